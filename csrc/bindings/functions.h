@@ -1,0 +1,75 @@
+// What module.cpp lists. Each function checks its arrays (tensor.h), releases the GIL, and calls.
+// Numbers have been checked in ops.py.
+#pragma once
+
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "bindings/tensor.h"
+#include "cpu/run.h"
+#include "dispatch.h"
+
+namespace wmf {
+
+// M's packed weights, with the level that they are packed for.
+struct PackedModel {
+  MdnRnnDims dims;
+  const Level* level;
+  AlignedFloats data;
+
+  PackedMdnRnn view() const { return PackedMdnRnn{dims, data.get()}; }
+  std::string backend() const { return level->name; }
+  std::string precision() const { return "fp32"; }
+  int64_t nbytes() const { return data.size() * static_cast<int64_t>(sizeof(float)); }
+};
+
+PackedModel make_packed_model(const py::object& weight_ih, const py::object& weight_hh,
+                              const py::object& bias, const py::object& head_weight,
+                              const py::object& head_bias, int64_t latent_dim, int64_t action_dim,
+                              int64_t hidden_dim, int64_t n_mixtures, bool predicts_done,
+                              const std::string& backend, const std::string& precision);
+
+// A ControllerSpec that owns its squash.
+struct Controller {
+  std::string features;
+  int64_t latent, hidden, action, hidden_units;
+  bool bias;
+  std::vector<float> scale, shift, low, high;  // (A) each
+
+  ControllerSpec view() const;
+  int64_t n_params() const;
+};
+
+Controller make_controller(const std::string& features, int64_t latent_dim, int64_t hidden_dim,
+                           int64_t action_dim, bool bias, int64_t hidden_units,
+                           std::vector<float> scale, std::vector<float> shift,
+                           std::vector<float> low, std::vector<float> high);
+
+void check_backend(const std::string& name);
+
+py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const py::object& action,
+                          const py::object& h, const py::object& c, const py::object& restart,
+                          int threads);
+
+FloatArray py_mixture_sample(const py::object& logmix, const py::object& mu,
+                             const py::object& logstd, float temperature, uint64_t seed,
+                             uint32_t rollout, uint32_t step, const std::string& backend);
+
+FloatArray py_controller_forward(const Controller& controller, const py::object& params,
+                                 const py::object& z, const py::object& h, const py::object& c,
+                                 const std::string& backend);
+
+py::tuple py_dream_rollout(const PackedModel& model, const Controller& controller,
+                           const py::object& params, const py::object& initial_mu,
+                           const py::object& initial_logvar, int64_t rollouts, uint64_t seed,
+                           float temperature, int32_t max_steps, float done_threshold,
+                           bool common_noise, int threads);
+
+py::array_t<uint32_t> py_philox(const py::object& counter, uint64_t seed,
+                                const std::string& backend);
+
+FloatArray py_vector_math(const std::string& name, const py::object& x, const std::string& backend);
+
+}  // namespace wmf

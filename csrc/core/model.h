@@ -1,0 +1,116 @@
+// The descriptions that cross the layers: plain data, no behaviour, no owner.
+//
+// Units that are compiled for a higher instruction set include this file, so nothing here may emit
+// code: an inline function, compiled once per level, could be merged by the linker into the one
+// with AVX-512.
+#pragma once
+
+#include <cstdint>
+
+namespace wmf {
+
+// M = LSTM + mixture density head. X = Z + A (+ 1), O = 3 K Z (+ 1); the +1 if predicts_done.
+struct MdnRnnDims {
+  int64_t latent;    // Z
+  int64_t action;    // A
+  int64_t hidden;    // H
+  int64_t mixtures;  // K
+  bool predicts_done;
+};
+
+// M's parameters as the user gives them; row-major, borrowed.
+struct MdnRnnWeights {
+  MdnRnnDims dims;
+  const float* weight_ih;  // (4H, X), gates i, f, g, o; inputs z, action, restart
+  const float* weight_hh;  // (4H, H)
+  const float* bias;       // (4H)
+  const float*
+      head_weight;         // (O, H), done logit first, then per latent [logmix K | mu K | logstd K]
+  const float* head_bias;  // (O)
+};
+
+// M's parameters in the order in which one level's kernels read them (cpu/layout.h); borrowed.
+struct PackedMdnRnn {
+  MdnRnnDims dims;
+  const float* data;  // 64-byte aligned
+};
+
+// N independent rows through M once. Inputs and outputs do not overlap.
+struct StepArrays {
+  int64_t rows;          // N
+  const float* z;        // (N, Z)
+  const float* action;   // (N, A)
+  const float* h;        // (N, H)
+  const float* c;        // (N, H)
+  const float* restart;  // (N), or null for all 0
+  float* logmix;         // (N, Z, K)
+  float* mu;             // (N, Z, K)
+  float* logstd;         // (N, Z, K)
+  float* done_logit;     // (N), null unless predicts_done
+  float* h_next;         // (N, H)
+  float* c_next;         // (N, H)
+};
+
+// Tempered samples for N rows.
+struct SampleArrays {
+  int64_t rows, latent, mixtures;  // N, Z, K
+  const float* logmix;             // (N, Z, K)
+  const float* mu;                 // (N, Z, K)
+  const float* logstd;             // (N, Z, K)
+  float temperature;               // > 0
+  uint64_t seed;
+  uint32_t rollout;  // id of row 0
+  uint32_t step;
+  float* z;  // (N, Z)
+};
+
+// How a flat parameter vector is read as a controller; see ControllerSpec in ops.py.
+struct ControllerSpec {
+  char features[3];  // of 'z', 'h', 'c', in the order of the parameters
+  int64_t n_features;
+  int64_t latent, hidden, action;  // Z, H, A
+  int64_t hidden_units;            // U; 0 for a linear controller
+  bool bias;
+  const float* scale;  // (A): action = clip(scale * tanh(y) + shift, low, high)
+  const float* shift;  // (A)
+  const float* low;    // (A)
+  const float* high;   // (A)
+};
+
+// P controllers on N rows; row n belongs to controller n / (N / P).
+struct ControllerArrays {
+  ControllerSpec spec;
+  int64_t members, n_params, rows;  // P, n_params, N
+  const float* params;              // (P, n_params)
+  const float* z;                   // (N, Z), null if not a feature
+  const float* h;                   // (N, H), null if not a feature
+  const float* c;                   // (N, H), null if not a feature
+  float* action;                    // (N, A)
+};
+
+// A whole generation in the dream.
+struct DreamArrays {
+  PackedMdnRnn model;
+  ControllerSpec spec;
+  int64_t members, n_params;    // P, n_params
+  const float* params;          // (P, n_params)
+  int64_t n_initial;            // I
+  const float* initial_mu;      // (I, Z)
+  const float* initial_logvar;  // (I, Z)
+  int64_t rollouts;             // R
+  uint64_t seed;
+  float temperature;  // > 0
+  int32_t max_steps;  // >= 1
+  float done_threshold;
+  bool common_noise;  // rollout r of every member shares its noise
+  float* returns;     // (P, R)
+  int32_t* lengths;   // (P, R)
+};
+
+// What the threads of one dream share. Read and written with __atomic builtins only.
+struct DreamProgress {
+  int64_t next_rollout;  // of P * R; whoever has a free slot takes it and adds one
+  int32_t stop;          // not 0: give up
+};
+
+}  // namespace wmf

@@ -1,0 +1,37 @@
+// Philox words -> one uniform and one standard normal per latent dimension.
+#pragma once
+
+#include "core/philox.h"
+#include "core/vector_math.h"
+
+namespace wmf {
+namespace {
+
+struct Noise {
+  F uniform;  // in [0, 1), a multiple of 2^-24
+  F normal;
+};
+
+// The noise of the dimensions first_dim ... first_dim + W - 1.
+WMF_INLINE Noise noise(uint64_t seed, uint32_t rollout, uint32_t step, uint32_t first_dim,
+                       Purpose purpose) {
+  const PhiloxWords<U> counter = {splat(rollout), splat(step), lane_index() + first_dim,
+                                  splat(static_cast<uint32_t>(purpose))};
+  const PhiloxWords<U> words = philox(counter, seed);
+  const float kUnit = 5.9604644775390625e-8f;           // 2^-24: 24 bits are exact in a float
+  const F u1 = to_float((words.w1 >> 8) + 1u) * kUnit;  // in (0, 1]: its logarithm is finite
+  const F u2 = to_float(words.w2 >> 8) * kUnit;
+  return Noise{to_float(words.w0 >> 8) * kUnit, sqrt(-2.0f * log(u1)) * cos_2pi(u2)};  // Box-Muller
+}
+
+// floor(w0 / 2^32 * n): which of the n stored first latents this rollout starts from.
+WMF_INLINE int64_t initial_index(uint64_t seed, uint32_t rollout, int64_t n) {
+  const U zero = splat(0u);
+  const PhiloxWords<U> counter = {splat(rollout), zero, zero,
+                                  splat(static_cast<uint32_t>(Purpose::kInitialIndex))};
+  const uint64_t word = philox(counter, seed).w0[0];
+  return static_cast<int64_t>((word * static_cast<uint64_t>(n)) >> 32);
+}
+
+}  // namespace
+}  // namespace wmf

@@ -1,0 +1,132 @@
+// Whole dreams: a thread owns a block of slots, each slot plays one rollout, and a rollout that
+// ends gives its slot to the next one waiting. No thread waits for another, nothing is allocated,
+// and a rollout does not know which slot or thread it is in: its noise comes from its id, its
+// arithmetic from its own row.
+#pragma once
+
+#include "cpu/controller.h"
+
+namespace wmf {
+namespace {
+
+struct Slot {
+  int64_t rollout;    // member * R + r: where its result goes
+  uint32_t noise_id;  // the rollout word of its noise
+  uint32_t step;      // t
+  float* controller;  // packed parameters, this slot's own
+};
+
+int64_t dream_scratch_size(const DreamArrays& a, int64_t slots) {
+  const Layout l = layout(a.model.dims);
+  const int64_t per_slot =
+      2 * l.row + l.hidden + head_row(l) + partial_size(1) + controller_layout(a.spec).size;
+  return slots * per_slot + controller_buffer_size(a.spec) + 7 * 16;
+}
+
+// Takes the next rollout, if any is left, and writes its first row: z_0, h = c = 0, restart = 1.
+bool start_rollout(const DreamArrays& a, const Layout& l, DreamProgress* progress, Slot* slot,
+                   float* row, float* cell) {
+  const int64_t n = __atomic_fetch_add(&progress->next_rollout, 1, __ATOMIC_RELAXED);
+  if (n >= a.members * a.rollouts) return false;
+  slot->rollout = n;
+  slot->noise_id = static_cast<uint32_t>(a.common_noise ? n % a.rollouts : n);
+  slot->step = 0;
+  pack_controller(a.spec, a.params + n / a.rollouts * a.n_params, slot->controller);
+
+  const MdnRnnDims& d = a.model.dims;
+  fill_zero(row, l.row);
+  fill_zero(cell, l.hidden);
+  const int64_t first = initial_index(a.seed, slot->noise_id, a.n_initial) * d.latent;
+  float* z = row + l.hidden;
+  for (int64_t i = 0; i < d.latent; i += W) {
+    const int64_t lanes = d.latent - i < W ? d.latent - i : W;
+    float mu[W] = {}, logvar[W] = {};
+    copy(mu, a.initial_mu + first + i, lanes);
+    copy(logvar, a.initial_logvar + first + i, lanes);
+    const Noise n0 =
+        noise(a.seed, slot->noise_id, 0, static_cast<uint32_t>(i), Purpose::kInitialLatent);
+    store(z + i, load(mu) + exp(0.5f * load(logvar)) * n0.normal);
+  }
+  if (d.predicts_done) row[l.depth - 1] = 1.0f;
+  return true;
+}
+
+void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, void (*poll)(void*),
+           void* context, float* scratch) {
+  const MdnRnnDims& d = a.model.dims;
+  const Layout l = layout(d);
+  const ControllerLayout cl = controller_layout(a.spec);
+  const float* packed = a.model.data;
+  const float sqrt_tau = __builtin_sqrtf(a.temperature);
+
+  Arena arena{scratch};
+  float* x = arena.take(n_slots * l.row);  // input rows of this step, and of the next
+  float* x_next = arena.take(n_slots * l.row);
+  float* cell = arena.take(n_slots * l.hidden);
+  float* out = arena.take(n_slots * head_row(l));
+  float* partial = arena.take(partial_size(n_slots));
+  float* buffer = arena.take(controller_buffer_size(a.spec));
+  float* controllers = arena.take(n_slots * cl.size);
+
+  Slot slots[kMaxBlockRows];
+  int64_t active = 0;
+  while (active < n_slots) {
+    slots[active].controller = controllers + active * cl.size;
+    if (!start_rollout(a, l, progress, &slots[active], x + active * l.row,
+                       cell + active * l.hidden))
+      break;
+    ++active;
+  }
+  // Rows are read and written in whole; what no slot has used yet must not hold NaNs by accident.
+  fill_zero(x_next, n_slots * l.row);
+
+  while (active > 0) {
+    poll(context);
+    if (__atomic_load_n(&progress->stop, __ATOMIC_RELAXED) != 0) return;
+
+    for (int64_t s = 0; s < active; ++s) {
+      float* row = x + s * l.row;
+      control(a.spec, cl, slots[s].controller, row + l.hidden, row, cell + s * l.hidden, buffer,
+              row + l.hidden + l.latent);
+    }
+    lstm(l, packed, x, x_next, cell, active, partial);
+    head(l, packed, x_next, active, out, partial);
+
+    for (int64_t s = 0; s < active;) {
+      Slot& slot = slots[s];
+      float* row = x_next + s * l.row;
+      const uint32_t length = slot.step + 1;
+      const bool done = d.predicts_done && done_logit(l, packed, row) > a.done_threshold;
+      if (!done && length < static_cast<uint32_t>(a.max_steps)) {
+        sample_row(l, d.mixtures, out + s * head_row(l), a.temperature, sqrt_tau, a.seed,
+                   slot.noise_id, slot.step, row + l.hidden);
+        if (d.predicts_done) row[l.depth - 1] = 0.0f;
+        slot.step = length;
+        ++s;
+        continue;
+      }
+      a.returns[slot.rollout] = static_cast<float>(length);
+      a.lengths[slot.rollout] = static_cast<int32_t>(length);
+      if (start_rollout(a, l, progress, &slot, row, cell + s * l.hidden)) {
+        ++s;
+        continue;
+      }
+      // Nothing is waiting: the last slot moves here, and is looked at next.
+      --active;
+      if (s < active) {
+        float* free_controller = slot.controller;
+        slot = slots[active];
+        slots[active].controller = free_controller;
+        copy(row, x_next + active * l.row, l.row);
+        copy(cell + s * l.hidden, cell + active * l.hidden, l.hidden);
+        copy(out + s * head_row(l), out + active * head_row(l), head_row(l));
+      }
+    }
+    float* swap = x;
+    x = x_next;
+    x_next = swap;
+  }
+}
+
+}  // namespace
+}  // namespace wmf

@@ -1,0 +1,43 @@
+// The kernels of one level, as a table of plain functions. kernels.cpp fills it in, once per level.
+#pragma once
+
+#include "core/model.h"
+
+namespace wmf {
+
+enum class MathFunction { kExp, kLog, kTanh, kSigmoid, kCos2Pi };
+
+// Most rows that one block may hold. Its states stay in L2 and amortise one pass over the weights.
+constexpr int64_t kMaxBlockRows = 48;
+
+struct Kernels {
+  // Packing: how many floats, and the packing itself. `packed` is 64-byte aligned, zeroed by the
+  // caller.
+  int64_t (*packed_size)(const MdnRnnDims&);
+  void (*pack)(const MdnRnnWeights&, float* packed);
+
+  // Every `scratch` is 64-byte aligned, of the size that the function beside it tells, not
+  // initialised.
+  int64_t (*step_scratch_size)(const MdnRnnDims&);
+  void (*step)(const PackedMdnRnn&, const StepArrays&, int64_t row_begin, int64_t row_end,
+               float* scratch);
+
+  int64_t (*sample_scratch_size)(int64_t mixtures);
+  void (*sample)(const SampleArrays&, float* scratch);
+
+  int64_t (*controller_scratch_size)(const ControllerSpec&);
+  void (*controller)(const ControllerArrays&, float* scratch);
+
+  // One thread's part of a dream, `slots` rollouts at a time, until none is left or progress->stop.
+  // `poll(context)` is called once per step.
+  int64_t (*dream_scratch_size)(const DreamArrays&, int64_t slots);
+  void (*dream)(const DreamArrays&, int64_t slots, DreamProgress* progress, void (*poll)(void*),
+                void* context, float* scratch);
+
+  // For the tests.
+  void (*math)(MathFunction, const float* x, float* y, int64_t n);
+  void (*philox)(const uint32_t* counter, uint64_t seed, uint32_t* words,
+                 int64_t n);  // (n, 4) each
+};
+
+}  // namespace wmf

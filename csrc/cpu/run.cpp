@@ -1,0 +1,96 @@
+#include "cpu/run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "cpu/thread_pool.h"
+
+namespace wmf {
+
+namespace {
+constexpr std::align_val_t kAlignment{64};
+}
+
+AlignedFloats::AlignedFloats(int64_t size)
+    : size_(size),
+      data_(static_cast<float*>(operator new[](static_cast<size_t>(size) * sizeof(float),
+                                               kAlignment))) {}
+
+void AlignedFloats::Free::operator()(float* p) const { operator delete[](p, kAlignment); }
+
+AlignedFloats pack(const Kernels& kernels, const MdnRnnWeights& weights) {
+  AlignedFloats packed(kernels.packed_size(weights.dims));
+  std::memset(packed.get(), 0, static_cast<size_t>(packed.size()) * sizeof(float));
+  kernels.pack(weights, packed.get());
+  return packed;
+}
+
+void mdn_rnn_step(const Kernels& kernels, const PackedMdnRnn& model, const StepArrays& arrays,
+                  int threads) {
+  // Each thread takes one stretch of rows.
+  const int n = static_cast<int>(std::min<int64_t>(threads, arrays.rows));
+  const int64_t size = kernels.step_scratch_size(model.dims);
+  const AlignedFloats scratch(size * n);
+  run_in_parallel(n, [&](int i) {
+    kernels.step(model, arrays, arrays.rows * i / n, arrays.rows * (i + 1) / n,
+                 scratch.get() + size * i);
+  });
+}
+
+void mixture_sample(const Kernels& kernels, const SampleArrays& arrays) {
+  const AlignedFloats scratch(kernels.sample_scratch_size(arrays.mixtures));
+  kernels.sample(arrays, scratch.get());
+}
+
+void controller_forward(const Kernels& kernels, const ControllerArrays& arrays) {
+  const AlignedFloats scratch(kernels.controller_scratch_size(arrays.spec));
+  kernels.controller(arrays, scratch.get());
+}
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Asks `interrupted` now and then, and tells all threads to stop once it says yes.
+struct Watch {
+  const std::function<bool()>& interrupted;
+  DreamProgress* progress;
+  Clock::time_point next;
+
+  void look() {
+    if (Clock::now() < next) return;
+    if (interrupted()) __atomic_store_n(&progress->stop, 1, __ATOMIC_RELAXED);
+    next = Clock::now() + std::chrono::milliseconds(40);
+  }
+};
+
+}  // namespace
+
+bool dream_rollout(const Kernels& kernels, const DreamArrays& arrays, int threads,
+                   const std::function<bool()>& interrupted) {
+  const int64_t total = arrays.members * arrays.rollouts;
+  const int n = static_cast<int>(std::min<int64_t>(threads, total));
+  const int64_t slots = std::min(kMaxBlockRows, (total + n - 1) / n);
+
+  const int64_t size = (kernels.dream_scratch_size(arrays, slots) + 15) / 16 * 16;
+  std::vector<AlignedFloats> scratch;
+  for (int i = 0; i < n; ++i) scratch.emplace_back(size);
+  DreamProgress progress{0, 0};
+  Watch watch{interrupted, &progress, Clock::now()};
+  run_in_parallel(
+      n,
+      [&](int i) {
+        // Only the calling thread may ask: Python answers signals on its main thread.
+        const auto poll =
+            i == 0 ? [](void* context) { static_cast<Watch*>(context)->look(); } : [](void*) {};
+        kernels.dream(arrays, slots, &progress, poll, &watch,
+                      scratch[static_cast<size_t>(i)].get());
+      },
+      [&] { watch.look(); });
+  return __atomic_load_n(&progress.stop, __ATOMIC_RELAXED) == 0;
+}
+
+}  // namespace wmf

@@ -1,0 +1,137 @@
+// A vector of W floats, and the few operations that the compilers' vector extensions lack.
+//
+// WMF_LANES is set by CMake, for this unit alone. Arithmetic, comparison, shifts and `mask ? a : b`
+// are the compilers' own (GCC and Clang); what follows is only loads, stores, square roots, fused
+// multiply-add, and the 32 x 32 -> 64 bit product.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define WMF_INLINE inline __attribute__((always_inline))
+#define WMF_INLINE_LAMBDA __attribute__((always_inline))
+
+// Loops over rows, panels and gates must vanish, so that the accumulators are registers.
+#if defined(__clang__)
+#define WMF_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define WMF_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace wmf {
+namespace {
+
+constexpr int64_t W = WMF_LANES;
+
+typedef float F __attribute__((vector_size(4 * WMF_LANES)));
+typedef int32_t I __attribute__((vector_size(4 * WMF_LANES)));
+typedef uint32_t U __attribute__((vector_size(4 * WMF_LANES)));
+
+// The same in memory: at any address, over an array of plain floats.
+typedef float FloatsInMemory __attribute__((vector_size(4 * WMF_LANES), aligned(4), may_alias));
+typedef uint32_t WordsInMemory __attribute__((vector_size(4 * WMF_LANES), aligned(4), may_alias));
+
+WMF_INLINE F load(const float* p) { return *reinterpret_cast<const FloatsInMemory*>(p); }
+WMF_INLINE U load(const uint32_t* p) { return *reinterpret_cast<const WordsInMemory*>(p); }
+WMF_INLINE void store(float* p, F x) { *reinterpret_cast<FloatsInMemory*>(p) = x; }
+WMF_INLINE void store(uint32_t* p, U x) { *reinterpret_cast<WordsInMemory*>(p) = x; }
+
+WMF_INLINE F splat(float x) { return x - F{}; }  // x - 0 is x, also for x = -0
+WMF_INLINE U splat(uint32_t x) { return x + U{}; }
+
+// 0, 1, ..., W - 1
+WMF_INLINE U lane_index() {
+  U lanes = {};
+  for (int i = 0; i < WMF_LANES; ++i) lanes[i] = static_cast<uint32_t>(i);
+  return lanes;
+}
+
+WMF_INLINE F as_float(I x) { return reinterpret_cast<F>(x); }
+WMF_INLINE I as_int(F x) { return reinterpret_cast<I>(x); }
+
+WMF_INLINE F to_float(U x) {
+  return __builtin_convertvector(reinterpret_cast<I>(x), F);
+}  // x < 2^31
+WMF_INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
+
+WMF_INLINE F min(F a, F b) { return a < b ? a : b; }
+
+// The sum over the lanes, as a tree of fixed shape.
+WMF_INLINE float sum(F x) {
+  float s[WMF_LANES];
+  store(s, x);
+  for (int half = WMF_LANES / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) s[i] += s[i + half];
+  }
+  return s[0];
+}
+
+#if defined(__AVX512F__)
+
+WMF_INLINE F sqrt(F x) { return _mm512_sqrt_ps(x); }
+WMF_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+
+WMF_INLINE void mul_wide(U a, uint32_t m, U* high, U* low) {
+  const __m512i x = reinterpret_cast<__m512i>(a);
+  const __m512i factor = _mm512_set1_epi64(m);
+  const __m512i even = _mm512_mul_epu32(x, factor);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), factor);
+  *low = reinterpret_cast<U>(_mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32)));
+  *high = reinterpret_cast<U>(_mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd));
+}
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+WMF_INLINE F sqrt(F x) { return _mm256_sqrt_ps(x); }
+WMF_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+
+WMF_INLINE void mul_wide(U a, uint32_t m, U* high, U* low) {
+  const __m256i x = reinterpret_cast<__m256i>(a);
+  const __m256i factor = _mm256_set1_epi64x(m);
+  const __m256i even = _mm256_mul_epu32(x, factor);
+  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), factor);
+  *low = reinterpret_cast<U>(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA));
+  *high = reinterpret_cast<U>(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA));
+}
+
+#else  // generic: SSE2 on x86-64, NEON on aarch64, or whatever the compiler makes of four lanes
+
+#if defined(__x86_64__)
+WMF_INLINE F sqrt(F x) { return _mm_sqrt_ps(x); }
+#elif defined(__aarch64__)
+WMF_INLINE F sqrt(F x) { return reinterpret_cast<F>(vsqrtq_f32(reinterpret_cast<float32x4_t>(x))); }
+#else
+WMF_INLINE F sqrt(F x) {
+  for (int i = 0; i < WMF_LANES; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+#endif
+
+#if defined(__aarch64__)
+WMF_INLINE F fma(F a, F b, F c) {
+  return reinterpret_cast<F>(vfmaq_f32(reinterpret_cast<float32x4_t>(c),
+                                       reinterpret_cast<float32x4_t>(a),
+                                       reinterpret_cast<float32x4_t>(b)));
+}
+#else
+WMF_INLINE F fma(F a, F b, F c) { return a * b + c; }  // two roundings; no such instruction here
+#endif
+
+WMF_INLINE void mul_wide(U a, uint32_t m, U* high, U* low) {
+  for (int i = 0; i < WMF_LANES; ++i) {
+    const uint64_t product = static_cast<uint64_t>(a[i]) * m;
+    (*high)[i] = static_cast<uint32_t>(product >> 32);
+    (*low)[i] = static_cast<uint32_t>(product);
+  }
+}
+
+#endif
+
+}  // namespace
+}  // namespace wmf

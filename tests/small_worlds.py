@@ -1,0 +1,43 @@
+"""Small random worlds for the tests of what is built on V, M and C."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodels_fast.agent import World
+from worldmodels_fast.controller import LinearController
+from worldmodels_fast.mdn_rnn import MDNRNN
+from worldmodels_fast.vae import VAE
+
+
+def small_mdn_rnn(predicts_done: bool = True, seed: int = 0) -> MDNRNN:
+    """Z 4, A 1, H 8, K 3; its dreams last from a few to some hundred steps."""
+    torch.manual_seed(seed)
+    mdn_rnn = MDNRNN(4, 1, 8, n_mixtures=3, predicts_done=predicts_done)
+    if predicts_done:
+        with torch.no_grad():
+            mdn_rnn.head.weight[0] *= 10.0
+            mdn_rnn.head.bias[0] = -1.0
+    return mdn_rnn.requires_grad_(False)
+
+
+def small_world(predicts_done: bool = True, seed: int = 0, **config: object) -> World:
+    """A world around `small_mdn_rnn`, with a random controller."""
+    rng = np.random.default_rng(seed)
+    mdn_rnn = small_mdn_rnn(predicts_done, seed)
+    vae = VAE(4)
+    controller = LinearController(latent_dim=4, hidden_dim=8, action_dim=1)
+    controller.set_flat(rng.normal(size=controller.n_params).astype(np.float32))
+    latents = tuple(rng.normal(size=(5, 4)).astype(np.float32) for _ in range(2))
+    return World(vae, mdn_rnn, controller, (latents[0], latents[1] - 2), "a card\n", config)
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """For the modules that import it: single frames gain nothing from torch's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

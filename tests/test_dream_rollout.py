@@ -1,0 +1,291 @@
+"""Dreams: bitwise the same however they are cut, distributed as the reference, interruptible."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+from random_models import normals, random_spec, random_weights
+from scipy import stats
+
+from worldmodels_fast import ops, reference
+
+BACKENDS = ops.available_backends()
+SETTINGS = {"rollouts": 16, "seed": 3, "temperature": 1.15, "max_steps": 60}
+
+
+def dream_inputs(members, weights, **spec):
+    spec = random_spec(weights, **spec)
+    params = 0.3 * normals(5, members, spec.n_params)
+    initial_mu = normals(6, 7, weights.latent_dim)
+    return spec, params, initial_mu, np.full_like(initial_mu, -1.0)
+
+
+@pytest.fixture(scope="module")
+def doom_like():
+    """Rollouts that end at very different times."""
+    return random_weights(17, 1, 33, 3, True, seed=1, done_bias=-4.0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bitwise_the_same_for_threads_splits_and_runs(doom_like, backend):
+    model = ops.pack_mdn_rnn(doom_like, backend=backend)
+    spec, params, *initial = dream_inputs(24, doom_like)
+    returns, lengths = ops.dream_rollout(model, spec, params, *initial, **SETTINGS, threads=1)
+    assert lengths.shape == (24, 16)
+    assert lengths.dtype == np.int32
+    assert (returns == lengths).all()
+    assert returns.dtype == np.float32
+    assert len(np.unique(lengths)) > 15
+    for threads in (1, 2, 3, 8):
+        again, _ = ops.dream_rollout(model, spec, params, *initial, **SETTINGS, threads=threads)
+        assert (again == returns).all()
+    for size in (1, 5, 23):
+        for first in range(0, 24, size):
+            part = np.ascontiguousarray(params[first : first + size])
+            again, _ = ops.dream_rollout(model, spec, part, *initial, **SETTINGS, threads=2)
+            assert (again == returns[first : first + size]).all()
+
+
+def test_the_first_rollouts_do_not_depend_on_how_many_follow(doom_like):
+    spec, params, *initial = dream_inputs(3, doom_like)
+    _, many = ops.dream_rollout(doom_like, spec, params, *initial, **SETTINGS)
+    _, few = ops.dream_rollout(doom_like, spec, params, *initial, **{**SETTINGS, "rollouts": 5})
+    assert (few == many[:, :5]).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("dims", "spec"),
+    [
+        ((6, 2, 20, 5, True), {}),
+        ((9, 3, 21, 2, True), {"features": ("z", "h"), "hidden_units": 7}),
+        ((3, 1, 5, 1, True), {"features": ("z",), "bias": False}),
+    ],
+)
+def test_short_dreams_agree_with_the_reference_rollout_by_rollout(dims, spec, backend):
+    weights = random_weights(*dims, done_bias=-2.0)
+    model = ops.pack_mdn_rnn(weights, backend=backend)
+    inputs = dream_inputs(4, weights, **spec)
+    settings = {**SETTINGS, "max_steps": 12}
+    for common_noise in (True, False):
+        settings["common_noise"] = common_noise
+        _, got = ops.dream_rollout(model, *inputs, **settings)
+        _, expected = reference.dream_rollout(weights, *inputs, **settings)
+        assert (got == expected).mean() > 0.95  # one flipped component moves a whole rollout
+        assert len(np.unique(got)) > 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lengths_are_distributed_as_the_references(doom_like, backend):
+    model = ops.pack_mdn_rnn(doom_like, backend=backend)
+    inputs = dream_inputs(1, doom_like)
+    settings = {**SETTINGS, "rollouts": 1000, "max_steps": 100}
+    _, got = ops.dream_rollout(model, *inputs, **settings)
+    _, expected = reference.dream_rollout(doom_like, *inputs, **{**settings, "seed": 4})
+    assert stats.ks_2samp(got[0], expected[0]).pvalue > 1e-3
+    _, other_seed = ops.dream_rollout(model, *inputs, **{**settings, "seed": 5})
+    assert (got != other_seed).any()
+    assert stats.ks_2samp(got[0], other_seed[0]).pvalue > 1e-3
+
+
+def test_every_rollout_ends_by_itself(doom_like):
+    inputs = dream_inputs(2, doom_like)
+    _, short = ops.dream_rollout(doom_like, *inputs, **{**SETTINGS, "max_steps": 10})
+    _, long = ops.dream_rollout(doom_like, *inputs, **SETTINGS)
+    assert (short == np.minimum(long, 10)).all()
+    _, at_once = ops.dream_rollout(doom_like, *inputs, **SETTINGS, done_threshold=-np.inf)
+    assert (at_once == 1).all()
+    _, never = ops.dream_rollout(doom_like, *inputs, **SETTINGS, done_threshold=np.inf)
+    assert (never == 60).all()
+
+
+def test_common_noise_gives_equal_members_equal_rollouts(doom_like):
+    spec, params, *initial = dream_inputs(1, doom_like)
+    twins = np.repeat(params, 3, axis=0)
+    _, common = ops.dream_rollout(doom_like, spec, twins, *initial, **SETTINGS)
+    assert (common[0] == common[1:]).all()
+    _, own = ops.dream_rollout(doom_like, spec, twins, *initial, **SETTINGS, common_noise=False)
+    assert (own[0] == common[0]).all()
+    assert (own[0] != own[1]).any()
+
+
+def test_without_a_done_head_all_steps_are_taken():
+    weights = random_weights(32, 3, 40, 5, False)
+    inputs = dream_inputs(3, weights, features=("z", "h"))
+    returns, _ = ops.dream_rollout(weights, *inputs, **SETTINGS)
+    assert (returns == 60).all()
+
+
+def test_one_step_and_more_threads_than_rollouts():
+    weights = random_weights(3, 1, 5, 2, True)
+    inputs = dream_inputs(1, weights)
+    settings = {**SETTINGS, "rollouts": 1, "max_steps": 1}
+    _, lengths = ops.dream_rollout(weights, *inputs, **settings, threads=16)
+    assert lengths.tolist() == [[1]]
+
+
+def test_a_controller_that_overflows_ends_at_max_steps_or_before(doom_like):
+    spec, params, *initial = dream_inputs(2, doom_like)
+    wild = np.full_like(params, 3e38)
+    _, lengths = ops.dream_rollout(doom_like, spec, wild, *initial, **SETTINGS)
+    assert ((lengths >= 1) & (lengths <= 60)).all()
+
+
+BAD_DREAMS = [
+    ({"rollouts": 0}, ValueError, "rollouts: expected 1 <= rollouts"),
+    ({"max_steps": 0}, ValueError, "max_steps: expected 1 <= max_steps"),
+    ({"max_steps": 2**31}, ValueError, "max_steps"),
+    ({"max_steps": 10.5}, TypeError, r"max_steps: expected an integer, got 10\.5"),
+    ({"seed": -1}, ValueError, "seed: expected 0 <= seed"),
+    ({"seed": 2**64}, ValueError, "seed"),
+    ({"temperature": 0.0}, ValueError, "temperature: expected a finite number above 0"),
+    ({"temperature": float("nan")}, ValueError, "temperature"),
+    ({"done_threshold": float("nan")}, ValueError, "done_threshold: expected a number, got nan"),
+    ({"threads": 0}, ValueError, "threads: expected 1 <= threads"),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD_DREAMS)
+def test_bad_settings(doom_like, bad, error, message):
+    inputs = dream_inputs(1, doom_like)
+    with pytest.raises(error, match=message):
+        ops.dream_rollout(doom_like, *inputs, **{**SETTINGS, **bad})
+
+
+def test_bad_arrays(doom_like):
+    spec, params, mu, logvar = dream_inputs(2, doom_like)
+
+    def dream(spec=spec, params=params, mu=mu, logvar=logvar):
+        ops.dream_rollout(doom_like, spec, params, mu, logvar, **SETTINGS)
+
+    nan = params.copy()
+    nan[1, 2] = np.nan
+    with pytest.raises(ValueError, match="params: expected finite numbers, got nan at flat index"):
+        dream(params=nan)
+    with pytest.raises(ValueError, match=r"params: .*got shape \(2, 5\)"):
+        dream(params=params[:, :5].copy())
+    with pytest.raises(ValueError, match=r"params: .*no axis of size 0"):
+        dream(params=params[:0])
+    with pytest.raises(ValueError, match=r"initial_mu: .*\(I, Z\) = \(any, 17\)"):
+        dream(mu=mu[:, :3].copy())
+    with pytest.raises(ValueError, match=r"initial_logvar: .*\(I, Z\) = \(7, 17\)"):
+        dream(logvar=logvar[:3].copy())
+    with pytest.raises(ValueError, match="initial_logvar: expected finite numbers"):
+        dream(logvar=np.full_like(logvar, np.inf))
+    with pytest.raises(ValueError, match="spec: expected the model's latent_dim 17"):
+        dream(spec=ops.ControllerSpec(("z",), 4, 33, 1, bias=True))
+
+
+# --- the process around it ------------------------------------------------------------------------
+
+ENDLESS = """
+    import os, signal, sys, time, threading
+    import numpy as np
+    from random_models import random_weights
+    from test_dream_rollout import SETTINGS, dream_inputs
+    from worldmodels_fast import ops
+
+    weights = random_weights(32, 3, 256, 5, False)
+    inputs = dream_inputs(64, weights, features=("z", "h"))
+    def dream(threads, max_steps=2**31 - 1):
+        ops.dream_rollout(weights, *inputs, **{**SETTINGS, "max_steps": max_steps}, threads=threads)
+"""
+
+
+def run_script(code, timeout=60):
+    code = textwrap.dedent(ENDLESS) + textwrap.dedent(code)
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join([here, os.path.dirname(here), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_is_answered_within_a_second(threads):
+    out = run_script(
+        f"""
+        sent = []
+        def send():
+            time.sleep(0.5)
+            sent.append(time.perf_counter())
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Thread(target=send).start()
+        try:
+            dream({threads})
+        except KeyboardInterrupt:
+            print(time.perf_counter() - sent[0])
+        dream({threads}, max_steps=2)  # and the next call works
+        """
+    )
+    assert float(out) < 1.0
+
+
+def test_other_python_threads_run_meanwhile(doom_like):
+    ticks = []
+    stop = threading.Event()
+
+    def tick():
+        while not stop.wait(0.005):
+            ticks.append(time.perf_counter())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    inputs = dream_inputs(24, doom_like)
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < 0.3:
+        ops.dream_rollout(doom_like, *inputs, **{**SETTINGS, "rollouts": 64})
+    stop.set()
+    thread.join()
+    assert len(ticks) > 5
+
+
+def test_dreams_in_several_python_threads_at_once(doom_like):
+    model = ops.pack_mdn_rnn(doom_like)
+    inputs = dream_inputs(4, doom_like)
+    expected, _ = ops.dream_rollout(model, *inputs, **SETTINGS, threads=1)
+    results = [None] * 6
+
+    def dream(i):
+        results[i], _ = ops.dream_rollout(model, *inputs, **SETTINGS, threads=2)
+
+    threads = [threading.Thread(target=dream, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        assert (result == expected).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_can_dream():
+    out = run_script(
+        """
+        dream(2, max_steps=3)  # the parent's pool exists now
+        child = os.fork()
+        if child == 0:
+            dream(2, max_steps=3)
+            os._exit(7)
+        _, status = os.waitpid(child, 0)
+        dream(2, max_steps=3)
+        print(os.waitstatus_to_exitcode(status))
+        """
+    )
+    assert out.split() == ["7"]
+
+
+def test_signals_used_here_are_the_default():
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

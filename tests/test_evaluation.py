@@ -1,0 +1,244 @@
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from small_worlds import one_torch_thread, small_world  # noqa: F401
+
+from worldmodels_fast import evaluation
+from worldmodels_fast.evaluation import (
+    Evaluation,
+    FidelityRow,
+    disagreements,
+    evaluate_agent,
+    evaluate_policies,
+    evaluate_policy,
+    fidelity,
+    fidelity_table,
+    summary,
+)
+
+TAKE_COVER = "worldmodels_fast/TakeCover-v0"
+
+TOY = '''
+import os, pathlib
+import gymnasium, numpy as np
+
+class Toy(gymnasium.Env):
+    """Ends by itself after a number of steps that the seed decides; left makes them fewer."""
+    observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, longest=50, crash_once=None, fail_at=None):
+        self.longest, self.crash_once, self.fail_at = longest, crash_once, fail_at
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(5, self.longest))
+        self.t = 0
+        return self.frame(), {}
+
+    def frame(self):
+        return self.np_random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+    def step(self, action):
+        if self.crash_once and self.t == 2 and not pathlib.Path(self.crash_once).exists():
+            pathlib.Path(self.crash_once).touch()
+            os._exit(9)
+        if self.fail_at == self.t:
+            raise RuntimeError("the toy broke")
+        self.t += 1
+        self.left -= 1 + int(action[0] < -1 / 3)
+        return self.frame(), 2.0, self.left <= 0, self.t >= 40, {}
+
+gymnasium.register("Toy-v0", entry_point="toy_game:Toy", disable_env_checker=True)
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """The id of a small game, in a module that worker processes can import, too."""
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "toy_game.py").write_text(TOY)
+    monkeypatch.syspath_prepend(str(tmp_path / "toy"))
+    return "toy_game:Toy-v0"
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Plays in this process, without workers; `.tasks` are those that were played."""
+
+    def run_tasks(function, tasks, *, workers=None):
+        for task in reversed(tasks):  # workers finish in any order
+            run_tasks.tasks.append(task)
+            yield task, function(task)
+
+    run_tasks.tasks = []
+    monkeypatch.setattr(evaluation, "run_tasks", run_tasks)
+    yield run_tasks
+    evaluation._environment.cache_clear()
+    evaluation._agent.cache_clear()
+
+
+def test_summary_is_what_it_says():
+    scores = np.random.default_rng(0).gamma(3.0, 100.0, 200)
+    s = summary(scores)
+    assert (s.n, s.min, s.max) == (200, scores.min(), scores.max())
+    assert s.mean == pytest.approx(scores.mean())
+    assert s.std == pytest.approx(scores.std())
+    assert s.median == pytest.approx(np.median(scores))
+    expected = stats.bootstrap((scores,), np.mean, method="percentile", rng=1).confidence_interval
+    assert s.low == pytest.approx(expected.low, rel=0.01)
+    assert s.high == pytest.approx(expected.high, rel=0.01)
+    assert summary(scores) == s
+    assert str(summary([100.0])) == "100 +- 0 [100, 100]"
+
+
+@pytest.mark.parametrize(("scores", "message"), [([], "at least one"), ([1, np.nan], "finite")])
+def test_summary_names_bad_scores(scores, message):
+    with pytest.raises(ValueError, match=message):
+        summary(scores)
+
+
+def test_episodes_depend_on_the_seed_and_their_number_alone(toy, in_process):
+    ten = evaluate_policy("uniform", toy, 10, seed=3)
+    four = evaluate_policy("uniform", toy, 4, seed=3)
+    assert ten.episodes[:4] == four.episodes
+    assert [episode.episode for episode in ten.episodes] == list(range(10))
+    assert len({episode.seed for episode in ten.episodes}) == 10
+    other = evaluate_policy("uniform", toy, 4, seed=4)
+    assert not {e.seed for e in four.episodes} & {e.seed for e in other.episodes}
+    # Another player under the same seed meets the same games.
+    still = evaluate_policy("still", toy, 4, seed=3)
+    assert [e.seed for e in still.episodes] == [e.seed for e in four.episodes]
+    for episode in ten.episodes:
+        assert episode.score == 2.0 * episode.steps
+        assert episode.terminated == (episode.steps < 40)
+
+
+def test_the_agent_plays_and_is_reproducible_from_memory_and_from_its_folder(
+    toy, in_process, tmp_path
+):
+    world = small_world()
+    first = evaluate_agent(world, toy, 3, seed=1)
+    world.save(tmp_path / "world", dtype="fp32")
+    again = evaluate_agent(tmp_path / "world", toy, 3, seed=1)
+    assert first == again
+    by_mean = evaluate_agent(world, toy, 3, seed=1, latent="mu")
+    assert by_mean.settings["latent"] == "mu"
+    still = evaluate_policy("still", toy, 3, seed=1)
+    assert [e.seed for e in first.episodes] == [e.seed for e in still.episodes]
+
+
+def test_settings_tell_all_that_a_score_depends_on(toy, in_process):
+    result = evaluate_policy("left", toy, 1, seed=5, env_kwargs={"longest": 9})
+    assert result.settings["player"] == "left"
+    assert result.settings["seed"] == 5
+    assert result.settings["environment"] == {"longest": 9, "crash_once": None, "fail_at": None}
+    assert {"gymnasium", "vizdoom", "torch", "numpy"} <= result.settings["versions"].keys()
+    doom = evaluation._environment_settings(TAKE_COVER, {}, 0)["environment"]
+    assert doom["skill"] == 4
+    assert doom["resolution"] == "160x120"
+    again = Evaluation.from_json(json.loads(json.dumps(result.to_json())))
+    assert again == result
+    assert result.to_json()["summary"]["n"] == 1
+
+
+def test_finished_episodes_are_kept_and_not_played_again(toy, in_process, tmp_path):
+    path = tmp_path / "kept" / "episodes.jsonl"
+    whole = evaluate_policy("uniform", toy, 6, seed=2)
+    seen = []
+    evaluate_policy(
+        "uniform", toy, 6, seed=2, progress_path=path, on_episode=lambda *x: seen.append(x)
+    )
+    assert [x[1:] for x in seen] == [(n, 6) for n in range(1, 7)]
+    assert len(path.read_text().splitlines()) == 7
+    # A kill: two episodes are finished, a third is half written.
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:3]) + lines[3][:9])
+    in_process.tasks.clear()
+    resumed = evaluate_policy("uniform", toy, 6, seed=2, progress_path=path)
+    assert resumed == whole
+    assert sorted(task.episode for task in in_process.tasks) == [0, 1, 2, 3]
+    # More episodes go on, fewer are cut.
+    in_process.tasks.clear()
+    assert evaluate_policy("uniform", toy, 8, 2, progress_path=path).episodes[:6] == whole.episodes
+    assert evaluate_policy("uniform", toy, 5, 2, progress_path=path).episodes == whole.episodes[:5]
+    assert len(in_process.tasks) == 2
+    with pytest.raises(ValueError, match="seed: 2, now 3"):
+        evaluate_policy("uniform", toy, 6, seed=3, progress_path=path)
+    with pytest.raises(ValueError, match="player: 'uniform', now 'left'"):
+        evaluate_policy("left", toy, 6, seed=2, progress_path=path)
+
+
+def test_bad_arguments_are_named(toy):
+    with pytest.raises(ValueError, match="policy"):
+        evaluate_policy("dance", toy, 1)
+    with pytest.raises(ValueError, match="episodes"):
+        evaluate_policy("left", toy, 0)
+    with pytest.raises(ValueError, match="seed"):
+        evaluate_policy("left", toy, 1, seed=-1)
+    with pytest.raises(ValueError, match="not a world"):
+        evaluate_agent(Path("/nowhere"), toy, 1)
+
+
+def test_fidelity_compares_dream_and_game(toy, in_process, tmp_path):
+    dream = small_world().dream(max_steps=40)
+    arguments = {"policies": ("uniform", "left"), "episodes": 5, "dream_episodes": 20, "seed": 1}
+    rows = fidelity(dream, toy, **arguments, folder=tmp_path)
+    assert [row.player for row in rows] == ["uniform", "left"]
+    games = evaluate_policies(["uniform", "left"], toy, 5, seed=1)
+    for row in rows:
+        assert row.game_scores == [e.steps for e in games[row.player].episodes]
+        assert len(row.dream_scores) == 20
+        assert row.ratio == pytest.approx(np.mean(row.dream_scores) / np.mean(row.game_scores))
+        assert row.ratio_low < row.ratio < row.ratio_high
+    # Another dream does not need the game's episodes again.
+    in_process.tasks.clear()
+    fidelity(small_world(seed=1).dream(max_steps=40), toy, **arguments, folder=tmp_path)
+    assert not in_process.tasks
+    table = fidelity_table(rows).splitlines()
+    assert len(table) == 4
+    assert table[2].startswith("| uniform | ")
+
+
+def test_disagreements_are_the_worst_first():
+    rows = [
+        FidelityRow.compare("fine", [100, 110], [120, 130]),
+        FidelityRow.compare("immortal", [100, 110], [1900, 2100]),
+        FidelityRow.compare("deadly", [100, 110], [40, 50]),
+    ]
+    assert [row.player for row in disagreements(rows)] == ["immortal", "deadly"]
+    assert [row.player for row in disagreements(rows, factor=3)] == ["immortal"]
+
+
+@pytest.mark.slow
+def test_a_dead_workers_episode_is_played_again(toy, tmp_path):
+    expected = evaluate_policy("uniform", toy, 4, seed=1, workers=1)
+    crash = {"crash_once": str(tmp_path / "crashed")}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = evaluate_policy("uniform", toy, 4, seed=1, workers=2, env_kwargs=crash)
+    assert result.episodes == expected.episodes
+    assert any("worker" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:a worker failed")
+def test_an_episode_that_always_fails_says_why(toy):
+    with pytest.raises(RuntimeError, match="the toy broke"):
+        evaluate_policy("still", toy, 1, workers=1, env_kwargs={"fail_at": 1})
+
+
+@pytest.mark.slow
+def test_the_real_game_in_two_workers():
+    game = evaluate_policy("left", TAKE_COVER, 3, seed=1, workers=2)
+    agent = evaluate_agent(small_world(), TAKE_COVER, 2, seed=1, workers=1)
+    assert [e.seed for e in agent.episodes] == [e.seed for e in game.episodes[:2]]
+    for result in (game, agent):
+        assert result.settings["environment"]["skill"] == 4
+        for episode in result.episodes:
+            assert 30 < episode.steps <= 2100
+            assert episode.score == episode.steps

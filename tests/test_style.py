@@ -1,0 +1,34 @@
+"""The formatters and checkers of pre-commit, so that the tests' command runs them too."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PYTHON = ["worldmodels_fast", "tests", "benchmarks"]
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff_finds_nothing():
+    run(sys.executable, "-m", "ruff", "check", *PYTHON)
+
+
+def test_python_is_formatted():
+    run(sys.executable, "-m", "ruff", "format", "--check", *PYTHON)
+
+
+def test_cpp_is_formatted():
+    files = [str(p) for p in sorted((ROOT / "csrc").rglob("*")) if p.suffix in {".cpp", ".h"}]
+    assert len(files) > 10
+    run(str(Path(sys.executable).with_name("clang-format")), "--dry-run", "--Werror", *files)
+
+
+@pytest.mark.slow
+def test_types_are_strict():
+    run(sys.executable, "-m", "mypy")

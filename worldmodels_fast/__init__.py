@@ -1,0 +1,32 @@
+"""World Models (Ha & Schmidhuber, 2018), fast: V sees, M dreams, C is evolved in the dream.
+
+>>> import worldmodels_fast as wmf
+>>> world = wmf.load_pretrained("take-cover")
+>>> dream = wmf.Dream(world.mdn_rnn, world.controller, world.initial_latents, temperature=1.15)
+>>> result = dream.evaluate(population, rollouts=16, seed=0)  # (P, n_params) -> (P, 16)
+
+Importing the package registers its environments with Gymnasium.
+"""
+
+from worldmodels_fast import envs, ops
+from worldmodels_fast.agent import Agent, World
+from worldmodels_fast.controller import LinearController
+from worldmodels_fast.dream import Dream, DreamResult
+from worldmodels_fast.mdn_rnn import MDNRNN
+from worldmodels_fast.pretrained import load_pretrained
+from worldmodels_fast.vae import VAE
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MDNRNN",
+    "VAE",
+    "Agent",
+    "Dream",
+    "DreamResult",
+    "LinearController",
+    "World",
+    "envs",
+    "load_pretrained",
+    "ops",
+]

@@ -1,0 +1,311 @@
+"""The stores between the stages: episodes (frames) and latents, both in shards.
+
+A shard is a folder that appears whole or not at all: it is written under a temporary name and
+renamed, so a killed collection continues with the shards that are missing. `episodes/` holds
+shards that are Minari datasets (any Minari program reads them); `latents/` holds one safetensors
+file per shard. Frames are only ever read a few shards at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from safetensors.numpy import load_file, save_file
+
+HELD_OUT_EVERY = 20
+"""Every 20th shard is never trained on: losses are reported on it."""
+
+Frames = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of T steps in the real environment.
+
+    Attributes:
+        frames: uint8 (T, 64, 64, 3); frame t is what was seen *before* action t.
+        actions: float32 (T, A).
+        rewards: float32 (T,).
+        terminated: whether the last step ended the episode (a death), as opposed to a time limit.
+        seed: the environment's seed for this episode.
+    """
+
+    frames: Frames
+    actions: Floats
+    rewards: Floats
+    terminated: bool
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+def shard_path(folder: Path, shard: int, suffix: str = "") -> Path:
+    """Return where shard number `shard` lies in `folder`."""
+    return folder / f"shard-{shard:05d}{suffix}"
+
+
+def finished_shards(folder: Path, suffix: str = "") -> list[int]:
+    """Return the numbers of the shards that `folder` holds, sorted; none if there is no folder."""
+    if not folder.is_dir():
+        return []
+    names = (p.name for p in folder.iterdir() if p.name.startswith("shard-"))
+    stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+    return sorted(int(stem.removeprefix("shard-")) for stem in stems if "." not in stem)
+
+
+def split_held_out(shards: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Split shard numbers into (training, held-out); with a single shard both are that one."""
+    held_out = [s for s in shards if s % HELD_OUT_EVERY == HELD_OUT_EVERY - 1] or list(shards[-1:])
+    training = [s for s in shards if s not in held_out] or list(shards)
+    return training, held_out
+
+
+# --- episodes ---------------------------------------------------------------------------------
+
+
+def write_episodes(folder: Path, shard: int, episodes: Iterable[Episode], env_id: str) -> None:
+    """Write one shard as a Minari dataset of raw (not JPEG) frames.
+
+    Minari wants T + 1 observations; the last one, which no action follows, repeats frame T - 1.
+
+    Args:
+        folder: the `episodes/` folder.
+        shard: number of the shard.
+        episodes: its episodes, at least one.
+        env_id: Gymnasium id of the environment, kept in the metadata.
+    """
+    import minari
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    folder.mkdir(parents=True, exist_ok=True)
+    final = shard_path(folder, shard)
+    unfinished = shard_path(folder, shard, f".{os.getpid()}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    storage = None
+    for episode in episodes:
+        if storage is None:
+            storage = MinariStorage.new(
+                unfinished,
+                observation_space=spaces.Box(0, 255, episode.frames.shape[1:], np.uint8),
+                action_space=spaces.Box(-1.0, 1.0, episode.actions.shape[1:], np.float32),
+                data_format="hdf5",
+                jpeg_encoding=False,
+            )
+        steps = len(episode)
+        ends = np.zeros(steps, dtype=np.bool_)
+        ends[-1] = True
+        never = np.zeros(steps, dtype=np.bool_)
+        storage.update_episodes(
+            [
+                EpisodeBuffer(
+                    seed=episode.seed,
+                    observations=np.concatenate([episode.frames, episode.frames[-1:]]),
+                    actions=episode.actions,
+                    rewards=episode.rewards,
+                    terminations=ends if episode.terminated else never,
+                    truncations=never if episode.terminated else ends,
+                )
+            ]
+        )
+    if storage is None:
+        raise ValueError(f"episodes: shard {shard} would be empty, expected at least one episode")
+    storage.update_metadata(
+        {
+            "dataset_id": f"worldmodels-fast/{env_id.split('/')[-1].lower()}/shard{shard:05d}-v0",
+            "minari_version": minari.__version__,
+        }
+    )
+    os.replace(unfinished, final)
+
+
+def read_episodes(folder: Path, shard: int) -> Iterator[Episode]:
+    """Read one shard's episodes, one at a time.
+
+    Raises:
+        FileNotFoundError: there is no such shard.
+    """
+    from minari.dataset.minari_storage import MinariStorage
+
+    path = shard_path(folder, shard)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such shard; run the stage `collect` first")
+    storage = MinariStorage.read(path)
+    seeds = [m.get("seed", -1) for m in storage.get_episode_metadata(range(storage.total_episodes))]
+    for raw, seed in zip(
+        storage.get_episodes(range(storage.total_episodes)), seeds, strict=True
+    ):
+        yield Episode(
+            frames=raw["observations"][:-1],
+            actions=raw["actions"],
+            rewards=np.asarray(raw["rewards"], dtype=np.float32),
+            terminated=bool(raw["terminations"][-1]),
+            seed=int(seed),
+        )
+
+
+def read_frames(folder: Path, shard: int) -> Frames:
+    """Return all frames of one shard, uint8 (sum of T, 64, 64, 3)."""
+    return np.concatenate([episode.frames for episode in read_episodes(folder, shard)])
+
+
+def frame_batches(
+    folder: Path,
+    shards: Sequence[int],
+    batch: int,
+    *,
+    seed: int,
+    first_step: int = 0,
+    shards_in_memory: int = 8,
+) -> Iterator[Frames]:
+    """Yield shuffled batches of frames for ever, reading ahead in a thread.
+
+    Each epoch deals the shards out in random groups of `shards_in_memory`; the frames of a group
+    are shuffled together. At most two groups are in memory. Order depends on `seed` alone, and a
+    resumed training passes `first_step`, the number of batches it has already taken.
+
+    Args:
+        folder: the `episodes/` folder.
+        shards: numbers of the shards to read.
+        batch: frames per batch.
+        seed: seed of the order.
+        first_step: batches to skip.
+        shards_in_memory: shards shuffled together.
+
+    Yields:
+        uint8 (batch, 64, 64, 3).
+
+    Raises:
+        ValueError: the shards hold fewer frames than one batch.
+    """
+    ahead: queue.Queue[Frames | BaseException] = queue.Queue(maxsize=1)
+    stop = threading.Event()
+
+    def put(item: Frames | BaseException) -> bool:
+        while not stop.is_set():
+            try:
+                ahead.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def read_ahead() -> None:
+        try:
+            to_skip = first_step
+            epoch = 0
+            while True:
+                rng = np.random.default_rng((seed, epoch))
+                order = rng.permutation(np.asarray(shards))
+                batches_in_epoch = 0
+                for start in range(0, len(order), shards_in_memory):
+                    group = np.concatenate(
+                        [read_frames(folder, int(s)) for s in order[start : start + shards_in_memory]]
+                    )
+                    n_batches = len(group) // batch
+                    batches_in_epoch += n_batches
+                    picks = rng.permutation(len(group))[: n_batches * batch]
+                    skipped = min(to_skip, n_batches)
+                    to_skip -= skipped
+                    if skipped < n_batches and not put(group[picks[skipped * batch :]]):
+                        return
+                if batches_in_epoch == 0:
+                    raise ValueError(
+                        f"{folder}: {len(shards)} shards hold too few frames for one batch of "
+                        f"{batch}; collect more episodes or make the batch smaller"
+                    )
+                epoch += 1
+        except BaseException as error:
+            put(error)
+
+    reader = threading.Thread(target=read_ahead, name="frame-reader", daemon=True)
+    reader.start()
+    try:
+        while True:
+            group = ahead.get()
+            if isinstance(group, BaseException):
+                raise group
+            for start in range(0, len(group), batch):
+                yield group[start : start + batch]
+    finally:
+        stop.set()
+        reader.join()
+
+
+# --- latents ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Latents:
+    """V's view of several episodes, end to end; N is the sum of their lengths.
+
+    Attributes:
+        mu: float16 (N, Z).
+        logvar: float16 (N, Z).
+        actions: float32 (N, A).
+        lengths: int64 (E,), steps of each episode.
+        terminated: bool (E,), whether each ended by itself.
+    """
+
+    mu: npt.NDArray[np.float16]
+    logvar: npt.NDArray[np.float16]
+    actions: Floats
+    lengths: npt.NDArray[np.int64]
+    terminated: npt.NDArray[np.bool_]
+
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """int64 (E,): index of each episode's first step."""
+        return np.cumsum(self.lengths) - self.lengths
+
+
+def write_latents(folder: Path, shard: int, latents: Latents) -> None:
+    """Write one shard of latents."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = shard_path(folder, shard, ".safetensors.unfinished")
+    save_file(
+        {
+            "mu": latents.mu,
+            "logvar": latents.logvar,
+            "actions": latents.actions,
+            "lengths": latents.lengths,
+            "terminated": latents.terminated,
+        },
+        unfinished,
+    )
+    os.replace(unfinished, shard_path(folder, shard, ".safetensors"))
+
+
+def read_latents(folder: Path, shards: Sequence[int]) -> Latents:
+    """Read shards of latents and join them: about 260 bytes for each step at Z = 64.
+
+    Raises:
+        FileNotFoundError: a shard is missing.
+    """
+    parts = []
+    for shard in shards:
+        path = shard_path(folder, shard, ".safetensors")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such shard; run the stage `encode` first")
+        parts.append(load_file(path))
+    return Latents(**{key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+
+
+def first_latents(latents: Latents, limit: int) -> tuple[Floats, Floats]:
+    """Return mu, logvar (I, Z) of the first frames of at most `limit` episodes.
+
+    A dream starts from one of these (the authors kept 1,000).
+    """
+    starts = latents.starts[:limit]
+    return latents.mu[starts].astype(np.float32), latents.logvar[starts].astype(np.float32)

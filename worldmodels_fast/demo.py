@@ -1,0 +1,132 @@
+"""`worldmodels-fast demo`: evolve a controller inside a bundled dream, then send it into the game."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from worldmodels_fast import envs
+from worldmodels_fast.controller import LinearController
+from worldmodels_fast.evaluation import EpisodeScore, evaluate_agent, evaluate_policy
+from worldmodels_fast.evolution import EvolveConfig, Record, derive_seed, evolve
+from worldmodels_fast.pretrained import load_pretrained
+from worldmodels_fast.progress import StageProgress, console, sparkline
+from worldmodels_fast.report import write_report
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Evolve a fresh controller in a bundled world's dream, then let it play the real game.
+
+    Attributes:
+        world: a bundled world, or a world's folder.
+        folder: where the results go; those of an earlier demo in it are replaced.
+        generations: of CMA-ES.
+        max_minutes: the evolution stops after this, on a slow machine.
+        episodes: real episodes of the agent, and as many of a random policy.
+        seed: of everything.
+    """
+
+    world: str = "take-cover"
+    folder: Path = Path("runs/demo")
+    generations: int = 20
+    max_minutes: float = 1.5
+    episodes: int = 10
+    seed: int = 0
+
+
+def demo(config: DemoConfig) -> None:
+    """Do what `DemoConfig` says, and print the scores.
+
+    Raises:
+        ValueError: no such world, or a setting out of range.
+    """
+    if config.episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {config.episodes}")
+    world = load_pretrained(config.world)
+    card = envs.ENVIRONMENTS[world.config["environment"]]
+    env_kwargs = world.config.get("env_kwargs", {})
+    config.folder.mkdir(parents=True, exist_ok=True)
+    for name in ("evolution_state.pickle", "history.jsonl", "evaluation.json", "report.html"):
+        (config.folder / name).unlink(missing_ok=True)
+    shutil.rmtree(config.folder / "world", ignore_errors=True)
+
+    dream = world.dream()
+    settings = EvolveConfig(
+        generations=config.generations,
+        max_minutes=config.max_minutes,
+        rollouts=8,
+        temperature=dream.temperature,
+        max_steps=dream.max_steps,
+        done_threshold=dream.done_threshold,
+        eval_every=10,
+        eval_rollouts=256,
+    )
+    console.print(
+        f"A controller of {dream.n_params:,} numbers, all zero, falls asleep: it will be evolved "
+        f"in the dream alone (temperature {dream.temperature:g})."
+    )
+    means: list[float] = []
+    with StageProgress("evolve in the dream", config.generations, "generations") as progress:
+
+        def on_generation(record: Record) -> None:
+            means.append(record["mean"])
+            progress.update(
+                record["generation"] + 1,
+                f"survives {record['mean']:.0f} steps, best {record['max']:.0f} "
+                f"{sparkline(means)} {record['steps'] / record['seconds']:,.0f} dream steps/s",
+            )
+
+        result = evolve(
+            dream.evaluate,
+            dream.n_params,
+            settings,
+            state_path=config.folder / "evolution_state.pickle",
+            history_path=config.folder / "history.jsonl",
+            seed=config.seed,
+            on_generation=on_generation,
+        )
+    controller = LinearController.from_config(world.controller.config())
+    with torch.no_grad():
+        controller.flat.copy_(torch.from_numpy(result.params))
+    dreamer = dataclasses.replace(world, controller=controller)
+    dreamer.save(config.folder / "world")
+
+    console.print("It wakes up in the real game, which it has never seen.")
+    evaluations = {}
+    seed = derive_seed(config.seed, "demo")
+    for name, play, player in (
+        ("agent", evaluate_agent, config.folder / "world"),
+        ("random", evaluate_policy, "uniform"),
+    ):
+        with StageProgress(f"play: {name}", config.episodes, "episodes") as progress:
+            scores: list[float] = []
+
+            def on_episode(score: EpisodeScore, done: int, total: int) -> None:
+                scores.append(score.score)  # noqa: B023 (called inside this turn of the loop)
+                progress.update(done, f"survived {score.score:.0f} tics")  # noqa: B023
+
+            evaluations[name] = play(  # type: ignore[operator]
+                player,
+                card.env_id,
+                episodes=config.episodes,
+                seed=seed,
+                env_kwargs=env_kwargs,
+                on_episode=on_episode,
+            )
+    (config.folder / "evaluation.json").write_text(
+        json.dumps({name: e.to_json() for name, e in evaluations.items()}, indent=1) + "\n"
+    )
+    report = write_report(config.folder)
+    console.print(f"\nTics survived in the real game, {config.episodes} episodes each, skill "
+                  f"{env_kwargs.get('skill', 4)} (mean +- std [95% interval of the mean]):")
+    for name, evaluation in evaluations.items():
+        scores_text = " ".join(f"{score:.0f}" for score in evaluation.scores)
+        console.print(f"  {name:<7} {evaluation.summary()}   ({scores_text})")
+    console.print(f"  in the dream it survived {result.score:.0f} steps")
+    console.print(f"report: {report}")

@@ -1,0 +1,364 @@
+"""The dream: M, first latents and a controller -> returns, a whole generation in one native call.
+
+`Dream` is what evolution plays in. `DreamVectorEnv` is the same world as a Gymnasium vector
+environment, for anything that learns from steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+from worldmodels_fast import ops
+from worldmodels_fast.policies import PolicyBatch
+from worldmodels_fast.workers import n_workers
+
+if TYPE_CHECKING:
+    from worldmodels_fast.agent import World
+    from worldmodels_fast.controller import LinearController
+    from worldmodels_fast.mdn_rnn import MDNRNN
+
+__all__ = ["DREAM_ENV_ID", "Dream", "DreamResult", "DreamVectorEnv"]
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DreamResult:
+    """What P members lived through in R rollouts each; NumPy or torch, as the population was.
+
+    Attributes:
+        returns: (P, R) float32, the sum of rewards: 1 for each step, the last included.
+        lengths: (P, R) int32, steps.
+    """
+
+    returns: Any
+    lengths: Any
+
+
+class Dream:
+    """M dreaming by itself; packs M's weights once and plays populations of controllers in it.
+
+    Args:
+        mdn_rnn: `MDNRNN` or `ops.MDNRNNWeights`; it is copied, later changes are not seen.
+        controller: `LinearController` or `ops.ControllerSpec`: what a parameter vector means.
+            None if only fixed policies are to be played (`survival_of`).
+        initial_latents: (mu, logvar), (I, Z) float32 each: stored first frames of the real game.
+        temperature: tau > 0. More is noisier, and harder to exploit.
+        max_steps: steps after which a rollout ends.
+        precision: arithmetic of the step.
+        device: "cpu".
+        threads: worker threads; None for all processors. Results do not depend on it.
+        done_threshold: a rollout ends when M's done logit is above this.
+        backend: instruction set, see `ops.available_backends`; None for the best one.
+
+    Raises:
+        ValueError, TypeError: an argument of the wrong kind, size or range.
+    """
+
+    def __init__(
+        self,
+        mdn_rnn: MDNRNN | ops.MDNRNNWeights,
+        controller: LinearController | ops.ControllerSpec | None,
+        initial_latents: tuple[Any, Any],
+        temperature: float = 1.15,
+        max_steps: int = 2100,
+        precision: str = "fp32",
+        device: str = "cpu",
+        threads: int | None = None,
+        done_threshold: float = 0.0,
+        backend: str | None = None,
+    ) -> None:
+        weights = mdn_rnn if isinstance(mdn_rnn, ops.MDNRNNWeights) else mdn_rnn.weights()
+        if str(device) != "cpu":
+            raise ValueError(f"device: expected 'cpu', the only one so far, got {device!r}")
+        if not (np.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"temperature: expected a positive number, got {temperature}")
+        if max_steps < 1:
+            raise ValueError(f"max_steps: expected at least 1, got {max_steps}")
+        if not np.isfinite(done_threshold):
+            raise ValueError(f"done_threshold: expected a finite logit, got {done_threshold}")
+        if controller is None or isinstance(controller, ops.ControllerSpec):
+            self.spec = controller
+        else:
+            self.spec = controller.spec
+        if self.spec is not None:
+            for name in ("latent_dim", "hidden_dim", "action_dim"):
+                if getattr(self.spec, name) != getattr(weights, name):
+                    raise ValueError(
+                        f"controller: its {name} is {getattr(self.spec, name)}, but mdn_rnn's is "
+                        f"{getattr(weights, name)}; they must be the same"
+                    )
+        self.weights = weights
+        self.initial_mu, self.initial_logvar = _latents(initial_latents, weights.latent_dim)
+        self.temperature = float(temperature)
+        self.max_steps = int(max_steps)
+        self.threads = threads
+        self.done_threshold = float(done_threshold)
+        self.model = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
+
+    @property
+    def n_params(self) -> int:
+        """Length of a controller's parameter vector."""
+        return self._need_spec().n_params
+
+    def evaluate(self, population: Any, rollouts: int = 16, seed: int = 0) -> DreamResult:
+        """Play R rollouts of each of P controllers, in one native call.
+
+        Rollout r of every member sees the same noise and the same first latent (common random
+        numbers). The result is bitwise the same for any number of threads and any split of the
+        population.
+
+        Args:
+            population: (P, n_params) float32, C-contiguous, NumPy or torch.
+            rollouts: R.
+            seed: 0 <= seed < 2**64; all that the noise depends on.
+
+        Raises:
+            ValueError, TypeError: a wrong shape, dtype or layout, parameters that are not finite.
+        """
+        spec = self._need_spec()
+        returns, lengths = ops.dream_rollout(
+            self.model,
+            spec,
+            population,
+            self.initial_mu,
+            self.initial_logvar,
+            rollouts=rollouts,
+            seed=seed,
+            temperature=self.temperature,
+            max_steps=self.max_steps,
+            done_threshold=self.done_threshold,
+            threads=self.threads,
+        )
+        return DreamResult(returns, lengths)
+
+    def survival_of(self, policy: str, episodes: int = 256, seed: int = 0) -> npt.NDArray[np.int32]:
+        """Steps that a fixed policy survives in the dream, (episodes,) int32.
+
+        Args:
+            policy: a name of `policies.POLICY_NAMES`.
+            episodes: how many; they are stepped side by side.
+            seed: 0 <= seed < 2**64.
+        """
+        if episodes < 1:
+            raise ValueError(f"episodes: expected at least 1, got {episodes}")
+        threads = n_workers(self.threads)
+        rngs = [np.random.default_rng((seed, 1, episode)) for episode in range(episodes)]
+        players = PolicyBatch(policy, rngs, self.weights.action_dim)
+        z = self.first_latents(np.random.default_rng((seed, 0)), episodes)
+        h, c = np.zeros((2, episodes, self.weights.hidden_dim), np.float32)
+        lengths = np.zeros(episodes, np.int32)
+        alive = np.arange(episodes)  # rows are dropped as their episodes end
+        for t in range(self.max_steps):
+            restart = np.full(alive.size, t == 0, np.float32)
+            action = players.act()[alive]
+            z, h, c, done = self.step(z, action, h, c, restart, seed, t, threads=threads)
+            lengths[alive] = t + 1
+            keep = ~done
+            if not keep.all():
+                alive, z, h, c = alive[keep], z[keep], h[keep], c[keep]
+            if alive.size == 0:
+                break
+        return lengths
+
+    def step(
+        self,
+        z: Floats,
+        action: Floats,
+        h: Floats,
+        c: Floats,
+        restart: Floats,
+        seed: int,
+        t: int,
+        threads: int = 1,
+    ) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
+        """One step of N rollouts at this dream's temperature: (z', h', c', done).
+
+        Args:
+            z: (N, Z).
+            action: (N, A).
+            h: (N, H).
+            c: (N, H).
+            restart: (N,), 1 on a rollout's first step, else 0.
+            seed: with the row and `t` all that the noise depends on.
+            t: number of the step.
+            threads: worker threads.
+        """
+        flag = restart if self.weights.predicts_done else None
+        out = ops.mdn_rnn_step(self.model, z, action, h, c, flag, threads=threads)
+        z = ops.mixture_sample(out.logmix, out.mu, out.logstd, self.temperature, seed=seed, step=t)
+        if out.done_logit is None:
+            done = np.zeros(len(z), np.bool_)
+        else:
+            done = out.done_logit > self.done_threshold
+        return z, out.h, out.c, done
+
+    def first_latents(self, rng: np.random.Generator, n: int) -> Floats:
+        """N first latents (N, Z), each drawn from a stored first frame's mu and logvar."""
+        index = rng.integers(len(self.initial_mu), size=n)
+        noise = rng.standard_normal((n, self.weights.latent_dim), dtype=np.float32)
+        z: Floats = self.initial_mu[index] + np.exp(0.5 * self.initial_logvar[index]) * noise
+        return z
+
+    def _need_spec(self) -> ops.ControllerSpec:
+        if self.spec is None:
+            raise ValueError("controller: this dream was made without one; give it when making it")
+        return self.spec
+
+
+def _latents(initial_latents: tuple[Any, Any], latent_dim: int) -> tuple[Floats, Floats]:
+    """(mu, logvar) as checked C-contiguous float32 arrays (I, Z)."""
+    arrays = tuple(
+        np.ascontiguousarray(np.asarray(part), dtype=np.float32) for part in initial_latents
+    )
+    if len(arrays) != 2:
+        raise ValueError(f"initial_latents: expected (mu, logvar), got {len(arrays)} arrays")
+    mu, logvar = arrays
+    for name, array in (("mu", mu), ("logvar", logvar)):
+        if array.ndim != 2 or array.shape[1] != latent_dim or not len(array):
+            raise ValueError(
+                f"initial_latents: {name}: expected shape (I, {latent_dim}) with at least one "
+                f"row, got {array.shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"initial_latents: {name}: expected finite numbers")
+    if mu.shape != logvar.shape:
+        raise ValueError(
+            f"initial_latents: mu and logvar differ in shape: {mu.shape} and {logvar.shape}"
+        )
+    return mu, logvar
+
+
+DREAM_ENV_ID = "worldmodels_fast/TakeCoverDream-v0"
+
+
+class DreamVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, Any]):
+    """N dreams as one Gymnasium vector environment.
+
+    Registered (in `worldmodels_fast.envs`) by::
+
+        gymnasium.register(
+            id="worldmodels_fast/TakeCoverDream-v0",
+            vector_entry_point="worldmodels_fast.dream:DreamVectorEnv",
+        )
+
+    and made by ``gymnasium.make_vec("worldmodels_fast/TakeCoverDream-v0", num_envs=1024)``.
+
+    Observation (Z + H,) float32: [z, h], what V would see now and M's memory from before it, the
+    state that the paper's C acts on (without the cell). Action (A,) float32 in [-1, 1]. Reward 1
+    for each step, the last included. Terminated when M says done, truncated after `max_steps`.
+    Autoreset is Gymnasium's NEXT_STEP: the step after an end ignores its action, gives reward 0
+    and the first observation of a new dream.
+
+    The noise of a step depends on the seed, the row and the number of steps since ``reset``.
+
+    Args:
+        num_envs: N.
+        world: a bundled world's name, a folder, or a `World`.
+        temperature: tau of the dream; None for the world's own.
+        max_steps: steps after which a dream is truncated; None for the world's own.
+        done_threshold: see `Dream`; None for the world's own.
+        precision: see `Dream`.
+        threads: see `Dream`.
+        backend: see `Dream`.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (gymnasium's own declaration)
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+        "render_modes": [],
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        world: World | str = "take-cover",
+        temperature: float | None = None,
+        max_steps: int | None = None,
+        done_threshold: float | None = None,
+        precision: str = "fp32",
+        threads: int | None = None,
+        backend: str | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
+        if isinstance(world, str):
+            from worldmodels_fast.pretrained import load_pretrained
+
+            world = load_pretrained(world)
+        chosen = {
+            "temperature": temperature,
+            "max_steps": max_steps,
+            "done_threshold": done_threshold,
+        }
+        given = {name: value for name, value in chosen.items() if value is not None}
+        self.dream = world.dream(precision=precision, threads=threads, backend=backend, **given)
+        self._threads = n_workers(threads)
+        weights = self.dream.weights
+        self.num_envs = num_envs
+        size = weights.latent_dim + weights.hidden_dim
+        self.single_observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.single_action_space = spaces.Box(-1.0, 1.0, (weights.action_dim,), np.float32)
+        self.observation_space = gymnasium.vector.utils.batch_space(
+            self.single_observation_space, num_envs
+        )
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+        self._seed: int | None = None
+
+    def reset(
+        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Floats, dict[str, Any]]:
+        """Begin N new dreams; observations (N, Z + H) and an empty info."""
+        if isinstance(seed, list):
+            seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        super().reset(seed=seed)
+        self._seed = int(self.np_random.integers(2**63))
+        n, hidden_dim = self.num_envs, self.dream.weights.hidden_dim
+        self._t = 0
+        self._z = self.dream.first_latents(self.np_random, n)
+        self._h = np.zeros((n, hidden_dim), np.float32)
+        self._c = np.zeros((n, hidden_dim), np.float32)
+        self._lengths = np.zeros(n, np.int64)
+        self._ended = np.zeros(n, np.bool_)
+        return self._observations(), {}
+
+    def step(self, actions: Floats) -> tuple[Floats, Any, Any, Any, dict[str, Any]]:
+        """Step all N dreams: observations, rewards, terminated, truncated, an empty info."""
+        if self._seed is None:
+            raise gymnasium.error.ResetNeeded("step() before reset()")
+        actions = np.ascontiguousarray(actions, dtype=np.float32)
+        expected = (self.num_envs, self.dream.weights.action_dim)
+        if actions.shape != expected or not np.isfinite(actions).all():
+            raise ValueError(f"actions: expected finite {expected}, got {actions.shape}")
+        fresh = self._ended  # these begin a new dream in this step, whatever their action
+        z, h, c, done = self.dream.step(
+            self._z,
+            np.clip(actions, -1.0, 1.0),
+            self._h,
+            self._c,
+            (self._lengths == 0).astype(np.float32),
+            self._seed,
+            self._t,
+            threads=self._threads,
+        )
+        self._t += 1
+        if fresh.any():
+            z[fresh] = self.dream.first_latents(self.np_random, int(fresh.sum()))
+            h[fresh] = 0.0
+            c[fresh] = 0.0
+        self._z, self._h, self._c = z, h, c
+        self._lengths = np.where(fresh, 0, self._lengths + 1)
+        terminated = done & ~fresh
+        truncated = (self._lengths >= self.dream.max_steps) & ~terminated
+        self._ended = terminated | truncated
+        # Gymnasium's own vector environments give rewards in float64.
+        return self._observations(), (~fresh).astype(np.float64), terminated, truncated, {}
+
+    def _observations(self) -> Floats:
+        return np.concatenate([self._z, self._h], axis=1)

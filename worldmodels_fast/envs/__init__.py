@@ -1,0 +1,74 @@
+"""The real environments, as Gymnasium environments that show V its 64x64 frames.
+
+One file per environment, one row per environment here. Importing this module registers them all;
+nothing heavy (ViZDoom, Box2D) is imported before an environment is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import gymnasium
+
+FRAME_SIZE = 64
+"""Height and width in pixels of the frames that V eats."""
+
+
+DREAM_ENV_ID = "worldmodels_fast/TakeCoverDream-v0"
+"""The dream as a vector environment, for `gymnasium.make_vec`."""
+
+
+@dataclass(frozen=True)
+class EnvironmentCard:
+    """What the rest of the package needs to know of a real environment.
+
+    Attributes:
+        env_id: Gymnasium id.
+        entry_point: where Gymnasium finds the class.
+        action_dim: number of continuous actions, each in [-1, 1].
+        max_steps: steps after which an episode is truncated.
+        random_score: the paper's score of a random policy, for plots (None: not stated).
+        solved_score: the score from which the paper calls the task solved.
+        kwargs: default keyword arguments of the environment.
+    """
+
+    env_id: str
+    entry_point: str
+    action_dim: int
+    max_steps: int
+    random_score: float | None
+    solved_score: float
+    kwargs: dict[str, object] = field(default_factory=dict)
+
+
+ENVIRONMENTS: dict[str, EnvironmentCard] = {
+    "take-cover": EnvironmentCard(
+        env_id="worldmodels_fast/TakeCover-v0",
+        entry_point="worldmodels_fast.envs.take_cover:TakeCoverEnv",
+        action_dim=1,
+        max_steps=2100,
+        random_score=210.0,
+        solved_score=750.0,
+    ),
+}
+
+
+def register_environments() -> None:
+    """Register every environment of `ENVIRONMENTS` with Gymnasium, once."""
+    for card in ENVIRONMENTS.values():
+        if card.env_id not in gymnasium.registry:
+            gymnasium.register(
+                id=card.env_id,
+                entry_point=card.entry_point,
+                kwargs=dict(card.kwargs),
+                # The environment truncates by itself: it must also know the limit when it is
+                # made without Gymnasium's wrappers.
+                max_episode_steps=None,
+            )
+    if DREAM_ENV_ID not in gymnasium.registry:
+        gymnasium.register(
+            id=DREAM_ENV_ID, vector_entry_point="worldmodels_fast.dream:DreamVectorEnv"
+        )
+
+
+register_environments()

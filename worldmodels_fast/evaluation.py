@@ -1,0 +1,549 @@
+"""Scores in the real game, and how far the dream's survival is from them.
+
+Episodes are played by worker processes, each kept in a JSON-lines file as soon as it is over, so a
+killed evaluation goes on with the episodes that are missing. Episode i's seeds depend on the
+evaluation's seed and i alone: not on the workers, and not on any seed that training used
+(`evolution.derive_seed`, streams "evaluate/..."). Two players under one seed meet the same games.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.util import Finalize
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium.envs.registration import load_env_creator
+
+import worldmodels_fast.envs  # noqa: F401  (registers the environments)
+from worldmodels_fast import ops
+from worldmodels_fast.agent import Agent, Latent, World
+from worldmodels_fast.dream import Dream
+from worldmodels_fast.evolution import derive_seed
+from worldmodels_fast.policies import FIDELITY_POLICIES, Policy, make_policy
+from worldmodels_fast.workers import run_tasks
+
+__all__ = [
+    "EpisodeScore",
+    "Evaluation",
+    "FidelityRow",
+    "Summary",
+    "disagreements",
+    "evaluate_agent",
+    "evaluate_policies",
+    "evaluate_policy",
+    "fidelity",
+    "fidelity_table",
+    "summary",
+]
+
+OnEpisode = Callable[["EpisodeScore", int, int], None]
+"""Called with (an episode just finished, episodes finished, episodes in all)."""
+
+_DISTRIBUTIONS = ("worldmodels-fast", "vizdoom", "gymnasium", "torch", "numpy")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sample of scores in a few numbers.
+
+    Attributes:
+        n: number of scores.
+        mean: their mean.
+        std: their standard deviation (of the sample itself, ddof 0, as the paper's).
+        low: lower end of the bootstrap 95% interval of the mean.
+        high: its upper end.
+        min: the lowest score.
+        median: the middle one.
+        max: the highest.
+    """
+
+    n: int
+    mean: float
+    std: float
+    low: float
+    high: float
+    min: float
+    median: float
+    max: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.0f} +- {self.std:.0f} [{self.low:.0f}, {self.high:.0f}]"
+
+
+def summary(scores: npt.ArrayLike, resamples: int = 10_000) -> Summary:
+    """Summarise scores (n,); the interval is the percentile bootstrap's, with a fixed seed."""
+    x = np.asarray(scores, dtype=np.float64)
+    if x.ndim != 1 or not x.size:
+        raise ValueError(f"scores: expected at least one, shape (n,), got shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError("scores: expected finite numbers, got NaN or infinity")
+    low, high = np.percentile(_bootstrap_means(x, resamples), (2.5, 97.5))
+    return Summary(
+        n=x.size,
+        mean=float(x.mean()),
+        std=float(x.std()),
+        low=float(low),
+        high=float(high),
+        min=float(x.min()),
+        median=float(np.median(x)),
+        max=float(x.max()),
+    )
+
+
+def _bootstrap_means(
+    x: npt.NDArray[np.float64], resamples: int, seed: int = 0
+) -> npt.NDArray[np.float64]:
+    """Means of samples drawn from x with replacement, (resamples,)."""
+    rng = np.random.default_rng(seed)
+    return np.array([x[rng.integers(x.size, size=x.size)].mean() for _ in range(resamples)])
+
+
+@dataclass(frozen=True)
+class EpisodeScore:
+    """One episode of the real game.
+
+    Attributes:
+        episode: its number, from 0.
+        seed: what the environment was reset with.
+        score: the undiscounted return.
+        steps: its length.
+        terminated: whether it ended by itself (a death), not by a time limit.
+    """
+
+    episode: int
+    seed: int
+    score: float
+    steps: int
+    terminated: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every episode's score, with the settings that they depend on.
+
+    Attributes:
+        settings: player, environment with all its arguments (Doom's skill among them), seed,
+            precision, versions.
+        episodes: in the order of their numbers.
+    """
+
+    settings: dict[str, Any]
+    episodes: tuple[EpisodeScore, ...]
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """(n,) returns."""
+        return np.array([episode.score for episode in self.episodes])
+
+    def summary(self) -> Summary:
+        """Mean, standard deviation, interval and so on of the scores."""
+        return summary(self.scores)
+
+    def to_json(self) -> dict[str, Any]:
+        """Settings, summary and every episode, as JSON."""
+        return {
+            "settings": self.settings,
+            "summary": asdict(self.summary()),
+            "episodes": [asdict(episode) for episode in self.episodes],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Evaluation:
+        """The inverse of `to_json`."""
+        episodes = tuple(EpisodeScore(**episode) for episode in data["episodes"])
+        return cls(settings=data["settings"], episodes=episodes)
+
+
+def evaluate_agent(
+    world: World | Path | str,
+    env_id: str,
+    episodes: int = 100,
+    seed: int = 0,
+    workers: int | None = None,
+    *,
+    env_kwargs: dict[str, Any] | None = None,
+    latent: Latent = "sample",
+    progress_path: Path | None = None,
+    on_episode: OnEpisode | None = None,
+) -> Evaluation:
+    """Let a world's agent play the real game.
+
+    Args:
+        world: the world or its folder.
+        env_id: a Gymnasium id, e.g. "worldmodels_fast/TakeCover-v0".
+        episodes: how many.
+        seed: of the evaluation, see the module.
+        workers: processes, one torch thread each; None for all processors.
+        env_kwargs: settings of the environment.
+        latent: see `Agent`.
+        progress_path: JSON-lines file of the episodes finished so far; None keeps none.
+        on_episode: see `OnEpisode`.
+
+    Raises:
+        ValueError: settings that make no sense, or a `progress_path` of other settings.
+        RuntimeError: an episode failed three times; the message says why.
+    """
+    with ExitStack() as stack:
+        if isinstance(world, World):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="world-"))
+            world.save(folder, dtype="fp32")  # workers read it exactly as it is
+            digest = world.digest()
+        else:
+            folder = str(world)
+            digest = World.load(folder).digest()
+        settings = {
+            "player": "agent",
+            "world": digest,
+            "latent": latent,
+            "precision": "fp32",
+            "backend": ops.default_backend(),
+            **_environment_settings(env_id, env_kwargs, seed),
+        }
+        job = _Job(settings, episodes, progress_path, _Player(folder=folder, latent=latent))
+        return _play_all([job], env_kwargs, workers, on_episode)[0]
+
+
+def evaluate_policy(
+    policy: str,
+    env_id: str,
+    episodes: int = 100,
+    seed: int = 0,
+    workers: int | None = None,
+    *,
+    env_kwargs: dict[str, Any] | None = None,
+    progress_path: Path | None = None,
+    on_episode: OnEpisode | None = None,
+) -> Evaluation:
+    """Let a fixed policy (`policies.POLICY_NAMES`) play the real game; see `evaluate_agent`."""
+    paths = None if progress_path is None else {policy: progress_path}
+    return evaluate_policies(
+        [policy],
+        env_id,
+        episodes,
+        seed,
+        workers,
+        env_kwargs=env_kwargs,
+        progress_paths=paths,
+        on_episode=on_episode,
+    )[policy]
+
+
+def evaluate_policies(
+    policies: Sequence[str],
+    env_id: str,
+    episodes: int = 100,
+    seed: int = 0,
+    workers: int | None = None,
+    *,
+    env_kwargs: dict[str, Any] | None = None,
+    progress_paths: dict[str, Path] | None = None,
+    on_episode: OnEpisode | None = None,
+) -> dict[str, Evaluation]:
+    """Several fixed policies at once, by name; see `evaluate_policy`."""
+    jobs = []
+    for policy in dict.fromkeys(policies):
+        make_policy(policy)  # an unknown name is an error here, not in a worker
+        settings = {"player": policy, **_environment_settings(env_id, env_kwargs, seed)}
+        path = (progress_paths or {}).get(policy)
+        jobs.append(_Job(settings, episodes, path, _Player(policy=policy)))
+    evaluations = _play_all(jobs, env_kwargs, workers, on_episode)
+    return dict(zip(dict.fromkeys(policies), evaluations, strict=True))
+
+
+# --- dream against game -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FidelityRow:
+    """How long one player survives in the game and in the dream.
+
+    Attributes:
+        player: a policy's name, or what else was compared.
+        game: summary of the survival in the game, in steps.
+        dream: the same in the dream.
+        ratio: dream over game, of the means.
+        ratio_low: lower end of the ratio's bootstrap 95% interval.
+        ratio_high: its upper end.
+        game_scores: every episode of the game.
+        dream_scores: every episode of the dream.
+    """
+
+    player: str
+    game: Summary
+    dream: Summary
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    game_scores: list[float] = field(repr=False)
+    dream_scores: list[float] = field(repr=False)
+
+    @classmethod
+    def compare(cls, player: str, game: npt.ArrayLike, dream: npt.ArrayLike) -> FidelityRow:
+        """The row of one player from its scores in the game (n,) and in the dream (m,)."""
+        real = np.asarray(game, dtype=np.float64)
+        dreamt = np.asarray(dream, dtype=np.float64)
+        game_summary, dream_summary = summary(real), summary(dreamt)
+        ratios = _bootstrap_means(dreamt, 5000, seed=1) / _bootstrap_means(real, 5000, seed=2)
+        low, high = np.percentile(ratios, (2.5, 97.5))
+        return cls(
+            player=player,
+            game=game_summary,
+            dream=dream_summary,
+            ratio=dream_summary.mean / game_summary.mean,
+            ratio_low=float(low),
+            ratio_high=float(high),
+            game_scores=real.tolist(),
+            dream_scores=dreamt.tolist(),
+        )
+
+
+def fidelity(
+    dream: Dream,
+    env_id: str,
+    *,
+    policies: Sequence[str] = FIDELITY_POLICIES,
+    episodes: int = 100,
+    dream_episodes: int = 256,
+    seed: int = 0,
+    workers: int | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    folder: Path | None = None,
+    on_episode: OnEpisode | None = None,
+) -> list[FidelityRow]:
+    """Survival of fixed policies in the dream beside the game: is the dream as deadly?
+
+    Look at this before evolving anything in a dream (and use temperature 1 for it). Where the
+    dream forgets to kill, a controller will be found that stands there.
+
+    Args:
+        dream: the dream, at its temperature and threshold.
+        env_id: the real game.
+        policies: names of the rows.
+        episodes: of each policy in the game.
+        dream_episodes: of each policy in the dream.
+        seed: of both.
+        workers: processes for the game.
+        env_kwargs: settings of the game.
+        folder: where the game's finished episodes are kept, one JSON-lines file per policy; they
+            do not depend on the dream and are not played again for another one.
+        on_episode: see `OnEpisode`; for the game's.
+    """
+    paths = None if folder is None else {p: folder / f"game-{p}.jsonl" for p in policies}
+    games = evaluate_policies(
+        policies,
+        env_id,
+        episodes,
+        seed,
+        workers,
+        env_kwargs=env_kwargs,
+        progress_paths=paths,
+        on_episode=on_episode,
+    )
+    return [
+        FidelityRow.compare(
+            policy,
+            [episode.steps for episode in games[policy].episodes],
+            dream.survival_of(policy, dream_episodes, derive_seed(seed, "fidelity/dream")),
+        )
+        for policy in games
+    ]
+
+
+def fidelity_table(rows: Sequence[FidelityRow]) -> str:
+    """The rows as a Markdown table: mean +- std [95% interval of the mean], in steps."""
+    lines = ["| player | game | dream | dream / game |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {row.player} | {row.game} | {row.dream} | "
+        f"{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}] |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def disagreements(rows: Sequence[FidelityRow], factor: float = 1.5) -> list[FidelityRow]:
+    """Those rows whose ratio lies outside of [1 / factor, factor], the worst first."""
+    bad = [row for row in rows if not 1 / factor <= row.ratio <= factor]
+    return sorted(bad, key=lambda row: -abs(np.log(row.ratio)))
+
+
+# --- playing ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Player:
+    """Who plays: a fixed policy, or the agent of the world in a folder."""
+
+    policy: str = ""
+    folder: str = ""
+    latent: Latent = "sample"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One episode, for a worker; its repr is what an error message shows."""
+
+    job: int
+    episode: int
+    player: _Player
+    env_id: str
+    env_kwargs: dict[str, Any] = field(hash=False)
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All episodes of one player."""
+
+    settings: dict[str, Any]
+    episodes: int
+    progress_path: Path | None
+    player: _Player
+
+
+def _play_all(
+    jobs: Sequence[_Job],
+    env_kwargs: dict[str, Any] | None,
+    workers: int | None,
+    on_episode: OnEpisode | None,
+) -> list[Evaluation]:
+    """Play what is missing of all jobs, in one pool of workers."""
+    finished: list[dict[int, EpisodeScore]] = []
+    tasks: list[_Task] = []
+    for number, job in enumerate(jobs):
+        if job.episodes < 1:
+            raise ValueError(f"episodes: expected at least 1, got {job.episodes}")
+        finished.append(_read_progress(job))
+        tasks += [
+            _Task(
+                job=number,
+                episode=episode,
+                player=job.player,
+                env_id=job.settings["env_id"],
+                env_kwargs=dict(env_kwargs or {}),
+                seed=job.settings["seed"],
+            )
+            for episode in range(job.episodes)
+            if episode not in finished[number]
+        ]
+    total = sum(job.episodes for job in jobs)
+    done = total - len(tasks)
+    for task, score in run_tasks(_play, tasks, workers=workers):
+        finished[task.job][score.episode] = score
+        path = jobs[task.job].progress_path
+        if path is not None:
+            with path.open("a") as file:
+                file.write(json.dumps(asdict(score)) + "\n")
+        done += 1
+        if on_episode is not None:
+            on_episode(score, done, total)
+    return [
+        Evaluation(job.settings, tuple(scores[episode] for episode in range(job.episodes)))
+        for job, scores in zip(jobs, finished, strict=True)
+    ]
+
+
+def _read_progress(job: _Job) -> dict[int, EpisodeScore]:
+    """The episodes that a job's file holds; begins the file if there is none."""
+    path = job.progress_path
+    if path is None:
+        return {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text().split("\n") if path.exists() else []
+    complete = lines[:-1]  # a kill may have left half a line after the last newline
+    settings = json.loads(json.dumps(job.settings, default=str))
+    if complete:
+        earlier = json.loads(complete[0])
+        changed = [key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key)]
+        if changed:
+            raise ValueError(
+                f"progress_path: {path} was made with other settings ("
+                + ", ".join(f"{k}: {earlier.get(k)!r}, now {settings.get(k)!r}" for k in changed)
+                + "); delete it to evaluate anew"
+            )
+    else:
+        complete = [json.dumps(settings)]
+    path.write_text("".join(line + "\n" for line in complete))
+    scores = [EpisodeScore(**json.loads(line)) for line in complete[1:]]
+    return {score.episode: score for score in scores if score.episode < job.episodes}
+
+
+def _environment_settings(
+    env_id: str, env_kwargs: dict[str, Any] | None, seed: int
+) -> dict[str, Any]:
+    """All that a score in this environment depends on, with its defaults spelt out."""
+    if seed < 0:
+        raise ValueError(f"seed: expected a number from 0, got {seed}")
+    module, _, name = env_id.rpartition(":")  # Gymnasium's "module:Name-v0"
+    if module:
+        import_module(module)
+    spec = gymnasium.spec(name)
+    entry = spec.entry_point
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
+    parameters = inspect.signature(creator).parameters.values() if creator is not None else ()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    versions = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "env_id": env_id,
+        "environment": {**defaults, **spec.kwargs, **(env_kwargs or {})},
+        "seed": seed,
+        "versions": versions,
+    }
+
+
+def _play(task: _Task) -> EpisodeScore:
+    """Play one episode (in a worker)."""
+    env_seed = derive_seed(task.seed, "evaluate/environment", task.episode) % 2**31
+    player_seed = derive_seed(task.seed, "evaluate/player", task.episode)
+    env = _environment(task.env_id, json.dumps(task.env_kwargs, sort_keys=True))
+    player: Policy | Agent
+    if task.player.policy:
+        player = make_policy(task.player.policy, env.action_space.shape[0])
+        player.reset(np.random.default_rng(player_seed))
+    else:
+        player = _agent(task.player.folder, task.player.latent)
+        player.reset(player_seed)
+    try:
+        frame, _ = env.reset(seed=env_seed)
+        score, steps, terminated, truncated = 0.0, 0, False, False
+        while not (terminated or truncated):
+            action = player.act() if isinstance(player, Policy) else player.act(frame)
+            frame, reward, terminated, truncated, _ = env.step(action)
+            score += float(reward)
+            steps += 1
+    except Exception:
+        # Whoever plays this episode again gets an environment that has not failed.
+        _environment.cache_clear()
+        env.close()
+        raise
+    return EpisodeScore(task.episode, env_seed, score, steps, bool(terminated))
+
+
+@lru_cache(maxsize=1)
+def _environment(env_id: str, env_kwargs: str) -> Any:
+    """This worker's environment: made once, closed when the process ends."""
+    env = gymnasium.make(env_id, **json.loads(env_kwargs))
+    Finalize(None, env.close, exitpriority=10)
+    return env
+
+
+@lru_cache(maxsize=1)
+def _agent(folder: str, latent: Latent) -> Agent:
+    """This worker's agent."""
+    return World.load(folder).agent(latent=latent)

@@ -1,0 +1,524 @@
+"""The native kernels: one step of M, a tempered sample, the controller, and whole dreams.
+
+This is the only module that imports the extension. Arrays are float32 and C-contiguous; NumPy
+arrays in give NumPy arrays out, torch tensors (on the CPU) in give torch tensors out. Nothing is
+copied or cast silently: an array of the wrong kind is an error that says which one, what was
+expected, what came, and what to do.
+
+`worldmodels_fast.reference` holds the same functions in plain NumPy float64.
+
+Axes: N rows (rollouts), P members of a population, R rollouts per member, Z latent, A action, H
+hidden, K mixture components, I stored first latents.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import operator
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from worldmodels_fast import _core
+from worldmodels_fast._core import PackedMDNRNN
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "ControllerSpec",
+    "MDNRNNStep",
+    "MDNRNNWeights",
+    "PackedMDNRNN",
+    "available_backends",
+    "controller_forward",
+    "default_backend",
+    "dream_rollout",
+    "mdn_rnn_step",
+    "mixture_sample",
+    "pack_mdn_rnn",
+]
+
+FloatArray = npt.NDArray[np.float32]
+
+ArrayT = TypeVar("ArrayT", FloatArray, "torch.Tensor")
+"""A float32 NumPy array or torch tensor; what comes out is of the kind that went in."""
+
+FEATURES = ("z", "h", "c")
+
+
+@dataclass(frozen=True)
+class MDNRNNWeights:
+    """The parameters of M as plain float32 C-contiguous arrays (NumPy or torch).
+
+    Gate order i, f, g, o (PyTorch's). The forget gate's bias already holds the +1 of TensorFlow's
+    cell. Rows of the head: the done logit first if `predicts_done`, then for every latent dimension
+    [logmix x K | mu x K | logstd x K].
+
+    Attributes:
+        weight_ih: (4H, X), X = Z + A (+ 1 if predicts_done); input order [z, action, restart].
+        weight_hh: (4H, H).
+        bias: (4H,).
+        head_weight: (O, H), O = 3 * K * Z (+ 1 if predicts_done).
+        head_bias: (O,).
+        latent_dim: Z.
+        action_dim: A.
+        hidden_dim: H.
+        n_mixtures: K.
+        predicts_done: whether the head has a done logit and the input a restart flag.
+    """
+
+    weight_ih: Any
+    weight_hh: Any
+    bias: Any
+    head_weight: Any
+    head_bias: Any
+    latent_dim: int
+    action_dim: int
+    hidden_dim: int
+    n_mixtures: int
+    predicts_done: bool
+
+
+@dataclass(frozen=True)
+class ControllerSpec:
+    """What a flat vector of controller parameters means.
+
+    action = clip(scale * tanh(y) + shift, low, high), y = b + x W, x = the features concatenated in
+    order. Flat layout: [b (A) if bias, W (inputs x A) row-major]. With hidden_units = U > 0 a tanh
+    layer comes first: [b1 (U), W1 (inputs x U), b2 (A), W2 (U x A)], the biases only if bias.
+
+    Attributes:
+        features: which of "z", "h", "c" the controller sees, in the order of concatenation.
+        latent_dim: Z.
+        hidden_dim: H.
+        action_dim: A.
+        bias: whether the layers have biases.
+        hidden_units: U, or 0 for a linear controller.
+        scale: per action, default 1.
+        shift: per action, default 0.
+        low: per action, default -1.
+        high: per action, default 1.
+    """
+
+    features: tuple[str, ...]
+    latent_dim: int
+    hidden_dim: int
+    action_dim: int
+    bias: bool
+    hidden_units: int = 0
+    scale: tuple[float, ...] = ()
+    shift: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Fill in the default squash and check every field."""
+        features = tuple(self.features)
+        if (
+            not features
+            or len(set(features)) != len(features)
+            or not set(features) <= set(FEATURES)
+        ):
+            raise ValueError(
+                "features: expected a non-empty choice of 'z', 'h', 'c', each at most once; "
+                f"got {features!r}"
+            )
+        for name in ("latent_dim", "hidden_dim", "action_dim"):
+            _integer(name, getattr(self, name), low=1)
+        _integer("hidden_units", self.hidden_units, low=0)
+        object.__setattr__(self, "features", features)
+        for name, default in (("scale", 1.0), ("shift", 0.0), ("low", -1.0), ("high", 1.0)):
+            values = tuple(float(v) for v in getattr(self, name)) or (default,) * self.action_dim
+            if len(values) != self.action_dim or not all(map(math.isfinite, values)):
+                raise ValueError(
+                    f"{name}: expected {self.action_dim} finite numbers (one per action), "
+                    f"got {values}; leave it out for the default"
+                )
+            object.__setattr__(self, name, values)
+        if any(lo > hi for lo, hi in zip(self.low, self.high, strict=True)):
+            raise ValueError(
+                f"low, high: expected low <= high, got low={self.low}, high={self.high}"
+            )
+
+    @property
+    def n_inputs(self) -> int:
+        """How many numbers the controller sees."""
+        return sum(self.latent_dim if name == "z" else self.hidden_dim for name in self.features)
+
+    @property
+    def n_params(self) -> int:
+        """Length of the flat parameter vector."""
+        sizes = [self.n_inputs, self.action_dim]
+        if self.hidden_units > 0:
+            sizes.insert(1, self.hidden_units)
+        return sum((n_in + self.bias) * n_out for n_in, n_out in itertools.pairwise(sizes))
+
+
+class MDNRNNStep(NamedTuple, Generic[ArrayT]):
+    """What one step of M returns; float32, of the kind (NumPy or torch) that went in."""
+
+    logmix: ArrayT
+    """(N, Z, K), unnormalised"""
+    mu: ArrayT
+    """(N, Z, K)"""
+    logstd: ArrayT
+    """(N, Z, K)"""
+    done_logit: ArrayT | None
+    """(N,), None if M does not predict the end of a rollout"""
+    h: ArrayT
+    """(N, H)"""
+    c: ArrayT
+    """(N, H)"""
+
+
+def available_backends() -> tuple[str, ...]:
+    """Return the levels that this build has and this machine can run, the fastest last."""
+    return tuple(_core.available_backends())
+
+
+def default_backend() -> str:
+    """Return the level used where none is given: WMF_BACKEND if set, else the fastest.
+
+    Raises:
+        ValueError: WMF_BACKEND names a level that is unknown or that this machine cannot run.
+    """
+    return _backend(None)
+
+
+def pack_mdn_rnn(
+    weights: MDNRNNWeights, *, backend: str | None = None, precision: str = "fp32"
+) -> PackedMDNRNN:
+    """Rearrange the weights of M once, into the order in which the kernels read them.
+
+    Args:
+        weights: the parameters; they are copied.
+        backend: a level of `available_backends()`; None is `default_backend()`.
+        precision: "fp32".
+
+    Returns:
+        A native object for `mdn_rnn_step` and `dream_rollout`, with the attributes backend,
+        precision, nbytes, latent_dim, action_dim, hidden_dim, n_mixtures and predicts_done.
+
+    Raises:
+        TypeError: an array is not float32.
+        ValueError: a wrong shape, an array that is not C-contiguous, a weight that is not finite, a
+            backend that cannot run here.
+    """
+    return PackedMDNRNN(
+        weight_ih=_numpy("weight_ih", weights.weight_ih),
+        weight_hh=_numpy("weight_hh", weights.weight_hh),
+        bias=_numpy("bias", weights.bias),
+        head_weight=_numpy("head_weight", weights.head_weight),
+        head_bias=_numpy("head_bias", weights.head_bias),
+        latent_dim=_integer("latent_dim", weights.latent_dim, low=1),
+        action_dim=_integer("action_dim", weights.action_dim, low=1),
+        hidden_dim=_integer("hidden_dim", weights.hidden_dim, low=1),
+        n_mixtures=_integer("n_mixtures", weights.n_mixtures, low=1),
+        predicts_done=bool(weights.predicts_done),
+        backend=_backend(backend),
+        precision=precision,
+    )
+
+
+def mdn_rnn_step(
+    model: PackedMDNRNN | MDNRNNWeights,
+    z: ArrayT,
+    action: ArrayT,
+    h: ArrayT,
+    c: ArrayT,
+    restart: ArrayT | None = None,
+    *,
+    threads: int = 1,
+) -> MDNRNNStep[ArrayT]:
+    """Run one LSTM step and the mixture density head, for N independent rows.
+
+    Every row's result is bitwise the same whatever N, its place, and `threads`.
+
+    Args:
+        model: packed weights, or plain weights, which are then packed for this call only.
+        z: (N, Z) latent.
+        action: (N, A).
+        h: (N, H) hidden state before the step.
+        c: (N, H) cell state before the step.
+        restart: (N,), 1 on the first step of a rollout, else 0; None means all 0. Only if the model
+            predicts the end of a rollout.
+        threads: over how many threads the rows are spread.
+
+    Returns:
+        MDNRNNStep: logmix, mu, logstd (N, Z, K), done_logit (N,) or None, h, c (N, H).
+
+    Raises:
+        TypeError: an array is not float32.
+        ValueError: a wrong shape, an array that is not C-contiguous, threads < 1.
+    """
+    like: Any = _output_kind(z, action, h, c, restart)
+    outputs = _core.mdn_rnn_step(
+        _packed(model),
+        _numpy("z", z),
+        _numpy("action", action),
+        _numpy("h", h),
+        _numpy("c", c),
+        None if restart is None else _numpy("restart", restart),
+        _integer("threads", threads, low=1),
+    )
+    return MDNRNNStep(*(None if out is None else like(out) for out in outputs))
+
+
+def mixture_sample(
+    logmix: ArrayT,
+    mu: ArrayT,
+    logstd: ArrayT,
+    temperature: float,
+    *,
+    seed: int = 0,
+    rollout: int = 0,
+    step: int = 0,
+    backend: str | None = None,
+) -> ArrayT:
+    """Draw the next latent from one mixture of normals per dimension, at a temperature.
+
+    pi = softmax(logmix / tau);  k ~ pi;  z' = mu_k + exp(min(logstd_k, 10)) * sqrt(tau) * normal
+
+    The noise depends on (seed, rollout, step, dimension) only, so the result is bitwise the same on
+    every backend and for every way of cutting the rows into calls.
+
+    Args:
+        logmix: (N, Z, K), unnormalised.
+        mu: (N, Z, K).
+        logstd: (N, Z, K).
+        temperature: tau > 0.
+        seed: 0 <= seed < 2**64.
+        rollout: id of row 0; row n has id rollout + n, all below 2**32.
+        step: 0 <= step < 2**32.
+        backend: a level of `available_backends()`; None is `default_backend()`.
+
+    Returns:
+        z (N, Z).
+
+    Raises:
+        TypeError: an array is not float32.
+        ValueError: a wrong shape, an array that is not C-contiguous, a number out of its range.
+    """
+    like: Any = _output_kind(logmix, mu, logstd)
+    z = _core.mixture_sample(
+        _numpy("logmix", logmix),
+        _numpy("mu", mu),
+        _numpy("logstd", logstd),
+        _temperature(temperature),
+        _integer("seed", seed, low=0, high=2**64),
+        _integer("rollout", rollout, low=0, high=2**32),
+        _integer("step", step, low=0, high=2**32),
+        _backend(backend),
+    )
+    return cast("ArrayT", like(z))
+
+
+def controller_forward(
+    spec: ControllerSpec,
+    params: ArrayT,
+    z: ArrayT | None,
+    h: ArrayT | None = None,
+    c: ArrayT | None = None,
+    *,
+    backend: str | None = None,
+) -> ArrayT:
+    """Compute the actions of P controllers, each on its own N / P rows.
+
+    Args:
+        spec: how a flat parameter vector is read.
+        params: (P, n_params); row n uses params[n // (N // P)].
+        z: (N, Z), if it is among spec.features; None otherwise will do.
+        h: (N, H), likewise.
+        c: (N, H), likewise.
+        backend: a level of `available_backends()`; None is `default_backend()`.
+
+    Returns:
+        action (N, A).
+
+    Raises:
+        TypeError: an array is not float32.
+        ValueError: a feature is missing, a wrong shape, an array that is not C-contiguous, N not a
+            multiple of P.
+    """
+    like: Any = _output_kind(params, z, h, c)
+    given = {"z": z, "h": h, "c": c}
+    for name in spec.features:
+        if given[name] is None:
+            raise ValueError(
+                f"{name}: expected an array because spec.features has {name!r}, got None"
+            )
+    used = {name: _numpy(name, x) if name in spec.features else None for name, x in given.items()}
+    action = _core.controller_forward(
+        _controller(spec), _numpy("params", params), **used, backend=_backend(backend)
+    )
+    return cast("ArrayT", like(action))
+
+
+def dream_rollout(
+    model: PackedMDNRNN | MDNRNNWeights,
+    spec: ControllerSpec,
+    params: ArrayT,
+    initial_mu: ArrayT,
+    initial_logvar: ArrayT,
+    *,
+    rollouts: int,
+    seed: int,
+    temperature: float,
+    max_steps: int,
+    done_threshold: float = 0.0,
+    common_noise: bool = True,
+    threads: int | None = None,
+) -> tuple[Any, Any]:
+    """Run every member of a population in the dream, R rollouts each, in one native call.
+
+    Step t of a rollout: a_t = C(z_t, h_t, c_t), then (h, c) = LSTM([z_t, a_t, restart = (t == 0)]),
+    the head, and z_{t+1} by `mixture_sample`; the reward is 1 per step, the last included. The
+    rollout ends when done_logit > done_threshold or after max_steps. h_0 = c_0 = 0; z_0 = mu[i] +
+    exp(logvar[i] / 2) * normal with i and the normals from the noise.
+
+    The result is bitwise the same for every number of threads and, with common_noise, every way of
+    cutting the population into calls. Ctrl-C is answered within a second.
+
+    Args:
+        model: packed weights, or plain weights, which are then packed for this call only.
+        spec: how a flat parameter vector is read.
+        params: (P, n_params), finite.
+        initial_mu: (I, Z) means of the stored first latents.
+        initial_logvar: (I, Z) log variances of the stored first latents.
+        rollouts: R, rollouts per member.
+        seed: 0 <= seed < 2**64.
+        temperature: tau > 0.
+        max_steps: a rollout ends after so many steps at the latest.
+        done_threshold: a rollout ends when the done logit is above it; has no effect if the model
+            does not predict the end of a rollout.
+        common_noise: rollout r of every member sees the same noise and first latent (common random
+            numbers); otherwise every rollout of the call has its own.
+        threads: None uses every core this process may run on.
+
+    Returns:
+        returns (P, R) float32, lengths (P, R) int32.
+
+    Raises:
+        TypeError: an array is not float32.
+        ValueError: a wrong shape, an array that is not C-contiguous, a value that is not finite, a
+            number out of its range.
+        KeyboardInterrupt: Ctrl-C; the dream is given up.
+    """
+    like: Any = _output_kind(params, initial_mu, initial_logvar)
+    if math.isnan(done_threshold):
+        raise ValueError("done_threshold: expected a number, got nan")
+    returns, lengths = _core.dream_rollout(
+        _packed(model),
+        _controller(spec),
+        _numpy("params", params),
+        _numpy("initial_mu", initial_mu),
+        _numpy("initial_logvar", initial_logvar),
+        rollouts=_integer("rollouts", rollouts, low=1),
+        seed=_integer("seed", seed, low=0, high=2**64),
+        temperature=_temperature(temperature),
+        max_steps=_integer("max_steps", max_steps, low=1),
+        done_threshold=float(done_threshold),
+        common_noise=bool(common_noise),
+        threads=_default_threads() if threads is None else _integer("threads", threads, low=1),
+    )
+    return like(returns), like(lengths)
+
+
+# ------------------------------------------------------------------------------------------------
+# Arguments on their way in, results on their way out. Shapes and contiguity are checked in the
+# extension.
+# ------------------------------------------------------------------------------------------------
+
+
+def _numpy(name: str, x: Any) -> npt.NDArray[np.float32]:
+    """View a NumPy array or a CPU torch tensor as a NumPy array, without a copy."""
+    if isinstance(x, np.ndarray):
+        return x
+    if _is_torch(x):
+        if x.device.type != "cpu":
+            raise ValueError(
+                f"{name}: expected a tensor on the CPU, got one on {x.device}; use {name}.cpu()"
+            )
+        if str(x.dtype) != "torch.float32":
+            raise TypeError(f"{name}: expected dtype float32, got {x.dtype}; use {name}.float()")
+        return cast("npt.NDArray[np.float32]", x.detach().numpy())
+    raise TypeError(
+        f"{name}: expected a float32 NumPy array or torch tensor, got {type(x).__name__}"
+    )
+
+
+def _is_torch(x: object) -> bool:
+    # If x is a tensor then torch is loaded; whoever has no torch never pays for importing it.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _output_kind(*arrays: object) -> Any:
+    """Return the function that turns a result into the kind of array that the caller uses."""
+    if any(map(_is_torch, arrays)):
+        return sys.modules["torch"].from_numpy
+    return _same
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def _backend(name: str | None) -> str:
+    name = name or os.environ.get("WMF_BACKEND") or _core.available_backends()[-1]
+    _core.check_backend(name)
+    return name
+
+
+def _packed(model: PackedMDNRNN | MDNRNNWeights) -> PackedMDNRNN:
+    return model if isinstance(model, PackedMDNRNN) else pack_mdn_rnn(model)
+
+
+@functools.lru_cache(maxsize=16)
+def _controller(spec: ControllerSpec) -> _core.Controller:
+    return _core.Controller(
+        "".join(spec.features),
+        spec.latent_dim,
+        spec.hidden_dim,
+        spec.action_dim,
+        bool(spec.bias),
+        spec.hidden_units,
+        list(spec.scale),
+        list(spec.shift),
+        list(spec.low),
+        list(spec.high),
+    )
+
+
+def _default_threads() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _integer(name: str, value: Any, *, low: int, high: int = 2**31) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+    if not low <= number < high:
+        raise ValueError(f"{name}: expected {low} <= {name} < {high}, got {number}")
+    return number
+
+
+def _temperature(value: float) -> float:
+    # As the kernels see it: float32, where a tiny tau may round to 0 and a huge one to infinity.
+    with np.errstate(over="ignore", under="ignore"):
+        tau = float(np.float32(value))
+    if not 0.0 < tau < math.inf:
+        raise ValueError(
+            f"temperature: expected a finite number above 0 (in float32), got {value!r}"
+        )
+    return tau

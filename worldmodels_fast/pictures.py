@@ -1,0 +1,103 @@
+"""Pictures of what V sees and M dreams, as arrays; no plotting library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from worldmodels_fast import envs
+from worldmodels_fast.agent import World
+from worldmodels_fast.data import Frames
+from worldmodels_fast.vae import as_frames
+
+Floats = npt.NDArray[np.float32]
+
+
+def play_one(
+    world: World, *, seed: int, env_kwargs: dict[str, Any] | None = None
+) -> tuple[Frames, Floats]:
+    """Play one real episode with the world's agent.
+
+    Returns:
+        frames uint8 (T, 64, 64, 3), frame t from before action t, and actions float32 (T, A).
+    """
+    card = envs.ENVIRONMENTS[world.config["environment"]]
+    env = gymnasium.make(card.env_id, **(env_kwargs or world.config.get("env_kwargs", {})))
+    agent = world.agent(seed=seed)
+    frames, actions = [], []
+    try:
+        frame, _ = env.reset(seed=seed)
+        over = False
+        while not over:
+            frames.append(frame)
+            actions.append(agent.act(frame))
+            frame, _, terminated, truncated, _ = env.step(actions[-1])
+            over = terminated or truncated
+    finally:
+        env.close()
+    return np.stack(frames), np.stack(actions)
+
+
+@torch.no_grad()
+def reconstruct(world: World, frames: Frames) -> Frames:
+    """Return V's picture of each frame, decoded from the latent's mean."""
+    mu, _ = world.vae.encode(torch.from_numpy(np.ascontiguousarray(frames)))
+    return np.asarray(as_frames(world.vae.decode(mu)))
+
+
+@torch.no_grad()
+def dream_along(
+    world: World, first_frame: Frames, actions: Floats, *, temperature: float, seed: int
+) -> tuple[Frames, npt.NDArray[np.bool_]]:
+    """Dream from a real first frame under given actions; V decodes what M dreams.
+
+    Args:
+        world: the world.
+        first_frame: uint8 (64, 64, 3).
+        actions: float32 (T, A), for instance those of the real episode that began there.
+        temperature: tau of the dream.
+        seed: of the dream's noise.
+
+    Returns:
+        frames uint8 (T, 64, 64, 3), the first being V's picture of `first_frame`, and whether the
+        dream said, at or before each step, that the episode had ended: bool (T,).
+    """
+    dream = world.dream(temperature=temperature)
+    hidden_dim = world.mdn_rnn.hidden_dim
+    mu, _ = world.vae.encode(torch.from_numpy(np.ascontiguousarray(first_frame))[None])
+    z: Floats = np.ascontiguousarray(mu.float().numpy())
+    h, c = np.zeros((2, 1, hidden_dim), np.float32)
+    latents = np.empty((len(actions), z.shape[1]), np.float32)
+    ended = np.zeros(len(actions), np.bool_)
+    for t, action in enumerate(actions):
+        latents[t] = z[0]
+        restart = np.full(1, t == 0, np.float32)
+        z, h, c, done = dream.step(z, action[None].copy(), h, c, restart, seed, t)
+        ended[t:] |= done[0]
+    return np.asarray(as_frames(world.vae.decode(torch.from_numpy(latents)))), ended
+
+
+def strip(rows: list[Frames], *, scale: int = 2, gap: int = 2) -> Frames:
+    """Lay frames out, one row for each list of frames: uint8 (height, width, 3) on white.
+
+    Args:
+        rows: each uint8 (N, 64, 64, 3), all with the same N.
+        scale: each pixel becomes scale x scale.
+        gap: white pixels between frames.
+    """
+    n, height, width, _ = rows[0].shape
+    canvas = np.full(
+        (len(rows) * (height * scale + gap) - gap, n * (width * scale + gap) - gap, 3),
+        255,
+        np.uint8,
+    )
+    for r, frames in enumerate(rows):
+        large = frames.repeat(scale, axis=1).repeat(scale, axis=2)
+        for k, frame in enumerate(large):
+            top, left = r * (height * scale + gap), k * (width * scale + gap)
+            canvas[top : top + height * scale, left : left + width * scale] = frame
+    return canvas

@@ -1,0 +1,228 @@
+"""Policies that look at nothing: for collecting episodes and for comparing dream with game.
+
+Every one of them is piecewise constant: it draws an action and holds it for a number of tics. So a
+policy is one method, ``draw``, and both forms, one episode (`Policy`) and many at once
+(`PolicyBatch`), are made from it. Actions lie in [-1, 1]; in Take Cover less than -1/3 moves left,
+more than 1/3 moves right, and the rest stands still.
+
+| name | action | held for |
+| --- | --- | --- |
+| ``uniform`` | uniform in [-1, 1] | 1 tic |
+| ``held-random`` | uniform in [-1, 1] (the paper's collection) | 1 to 10 tics, uniform |
+| ``still``, ``left``, ``right`` | 0, -1, 1 | for ever |
+| ``swing-N`` | -1 and 1 in turn, -1 first | N tics each |
+| ``lingering`` | uniform in [-1, 1] | as ``held-random``, sometimes 10 to 100 tics |
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "FIDELITY_POLICIES",
+    "POLICY_NAMES",
+    "HeldRandom",
+    "Lingering",
+    "Policy",
+    "PolicyBatch",
+    "Steady",
+    "Swing",
+    "Uniform",
+    "make_policy",
+]
+
+FOREVER = 2**62
+"""A hold that no episode outlasts, in tics."""
+
+
+class Policy(ABC):
+    """One episode's actions: ``reset(rng)``, then ``act()`` once per tic.
+
+    Args:
+        action_dim: number of action components A.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __init__(self, action_dim: int = 1) -> None:
+        if action_dim < 1:
+            raise ValueError(f"action_dim: expected at least 1, got {action_dim}")
+        self.action_dim = action_dim
+        self._rng: np.random.Generator | None = None
+        self._action = np.zeros(action_dim, np.float32)
+        self._left = 0  # tics for which the present action is still held
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode whose randomness comes from ``rng`` alone."""
+        self._rng = rng
+        self._left = 0
+
+    def act(self) -> npt.NDArray[np.float32]:
+        """The action of the next tic, (A,) float32."""
+        if self._rng is None:
+            raise RuntimeError("policy: act() before reset(rng); reset it at each episode's start")
+        if self._left == 0:
+            self._action, self._left = self.draw(self._rng)
+        self._left -= 1
+        return self._action.copy()
+
+    def actions(self, rng: np.random.Generator, steps: int) -> npt.NDArray[np.float32]:
+        """The whole of an episode: (T, A) float32, what ``reset`` and ``steps`` x ``act`` give."""
+        self.reset(rng)
+        out = np.empty((steps, self.action_dim), np.float32)
+        t = 0
+        while t < steps:
+            action, tics = self.draw(rng)
+            out[t : t + tics] = action
+            t += tics
+        self._left = 0
+        return out
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
+        """The next action, (A,) float32, and for how many tics (at least 1) it is held."""
+
+    def _uniform_action(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        return rng.uniform(-1.0, 1.0, self.action_dim).astype(np.float32)
+
+
+class Uniform(Policy):
+    """A fresh uniform action at every tic: the paper's random baseline (210)."""
+
+    name = "uniform"
+
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
+        """See `Policy.draw`."""
+        return self._uniform_action(rng), 1
+
+
+class HeldRandom(Policy):
+    """A uniform action held for 1 to 10 tics: the paper's collection policy for Doom."""
+
+    name = "held-random"
+
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
+        """See `Policy.draw`."""
+        return self._uniform_action(rng), int(rng.integers(1, 11))
+
+
+class Lingering(Policy):
+    """Held random actions, some of them held for so long that walls are reached and stayed at.
+
+    Beyond the paper: its policy hardly ever rests at a wall, and a world model learnt from it does
+    not know that one dies there. A share p of the holds, drawn anew for every episode from
+    [0, 0.4], lasts 10 to 100 tics; the others 1 to 10. So one third of the long holds push left,
+    one third right, and one third stand still, and some episodes are nearly the paper's.
+    """
+
+    name = "lingering"
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Policy.reset`; draws this episode's share of long holds."""
+        super().reset(rng)
+        self._share = rng.uniform(0.0, 0.4)
+
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
+        """See `Policy.draw`."""
+        low, high = (10, 100) if rng.random() < self._share else (1, 10)
+        return self._uniform_action(rng), int(rng.integers(low, high + 1))
+
+
+class Steady(Policy):
+    """One action for ever: ``still`` (0), ``left`` (-1), ``right`` (1)."""
+
+    def __init__(self, value: float, action_dim: int = 1) -> None:
+        super().__init__(action_dim)
+        self._value = np.full(action_dim, value, np.float32)
+
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
+        """See `Policy.draw`."""
+        return self._value, FOREVER
+
+
+class Swing(Policy):
+    """``period`` tics to the left, ``period`` tics to the right, and again."""
+
+    def __init__(self, period: int, action_dim: int = 1) -> None:
+        super().__init__(action_dim)
+        if period < 1:
+            raise ValueError(f"period: expected at least 1 tic, got {period}")
+        self._period = period
+        self._side = 1.0
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Policy.reset`; the first swing is to the left."""
+        super().reset(rng)
+        self._side = 1.0
+
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
+        """See `Policy.draw`."""
+        self._side = -self._side
+        return np.full(self.action_dim, self._side, np.float32), self._period
+
+
+_MAKERS: dict[str, Callable[[int], Policy]] = {
+    "uniform": Uniform,
+    "held-random": HeldRandom,
+    "lingering": Lingering,
+    "still": lambda action_dim: Steady(0.0, action_dim),
+    "left": lambda action_dim: Steady(-1.0, action_dim),
+    "right": lambda action_dim: Steady(1.0, action_dim),
+}
+
+POLICY_NAMES: tuple[str, ...] = (*_MAKERS, "swing-N")
+
+FIDELITY_POLICIES: tuple[str, ...] = (
+    "uniform",
+    "held-random",
+    "still",
+    "left",
+    "right",
+    "swing-10",
+    "swing-20",
+    "swing-40",
+    "swing-80",
+)
+"""The rows of the table that compares survival in the dream with survival in the game."""
+
+
+def make_policy(name: str, action_dim: int = 1) -> Policy:
+    """The policy of that name (`POLICY_NAMES`; underscores may stand for hyphens).
+
+    Raises:
+        ValueError: no such policy.
+    """
+    name = name.replace("_", "-")
+    if name in _MAKERS:
+        return _MAKERS[name](action_dim)
+    if match := re.fullmatch(r"swing-([1-9][0-9]{0,5})", name):
+        return Swing(int(match[1]), action_dim)
+    raise ValueError(f"policy: expected one of {', '.join(POLICY_NAMES)}, got {name!r}")
+
+
+class PolicyBatch:
+    """N episodes of one policy side by side, each with its own generator, for the dream.
+
+    Row n plays exactly what ``make_policy(name)`` plays after ``reset(rngs[n])``.
+    """
+
+    def __init__(self, name: str, rngs: list[np.random.Generator], action_dim: int = 1) -> None:
+        self._members = [make_policy(name, action_dim) for _ in rngs]
+        self._rngs = rngs
+        for member, rng in zip(self._members, rngs, strict=True):
+            member.reset(rng)
+        self._actions = np.zeros((len(rngs), action_dim), np.float32)
+        self._left = np.zeros(len(rngs), np.int64)
+
+    def act(self) -> npt.NDArray[np.float32]:
+        """The actions of the next tic, (N, A) float32."""
+        for n in np.flatnonzero(self._left == 0):
+            self._actions[n], self._left[n] = self._members[n].draw(self._rngs[n])
+        self._left -= 1
+        return self._actions.copy()

@@ -1,0 +1,341 @@
+"""The kernels again, in plain NumPy float64: what they compute, without how they are made fast.
+
+Every function has the name and the arguments of its fast counterpart in `worldmodels_fast.ops`, and
+the tests hold the two together. This file imports nothing else of the package: `weights` and `spec`
+may be any objects with the attributes of `ops.MDNRNNWeights` and `ops.ControllerSpec`.
+
+Axes: N rows (rollouts), P members of a population, R rollouts per member, Z latent, A action, H
+hidden, K mixture components, I stored first latents.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+Uint32 = npt.NDArray[np.uint32]
+
+# What a random number is for: the last word of the Philox counter.
+INITIAL_INDEX, INITIAL_LATENT, MIXTURE = 0, 1, 2
+
+# exp(logstd) may not overflow: log standard deviations are cut off here.
+MAX_LOGSTD = 10.0
+
+
+class MDNRNNStep(NamedTuple):
+    """What one step of M returns, as float64 arrays; see `mdn_rnn_step`."""
+
+    logmix: Float64  # (N, Z, K), unnormalised
+    mu: Float64  # (N, Z, K)
+    logstd: Float64  # (N, Z, K)
+    done_logit: Float64 | None  # (N,)
+    h: Float64  # (N, H)
+    c: Float64  # (N, H)
+
+
+# ------------------------------------------------------------------------------------------------
+# Noise
+# ------------------------------------------------------------------------------------------------
+
+
+def philox(counter: npt.ArrayLike, seed: int) -> Uint32:
+    """Philox4x32-10: four random 32-bit words from four counter words and a 64-bit seed.
+
+    Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+    Args:
+        counter: (..., 4) unsigned 32-bit words (rollout, step, dimension, purpose).
+        seed: the key, 0 <= seed < 2**64.
+
+    Returns:
+        (..., 4) uint32.
+    """
+    # uint64 holds the product of two 32-bit words without loss.
+    c0, c1, c2, c3 = np.moveaxis(np.asarray(counter, dtype=np.uint64), -1, 0)
+    key0, key1 = seed & 0xFFFFFFFF, seed >> 32
+    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for _ in range(10):
+        product0 = c0 * np.uint64(0xD2511F53)
+        product1 = c2 * np.uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (
+            (product1 >> half) ^ c1 ^ np.uint64(key0),
+            product1 & mask,
+            (product0 >> half) ^ c3 ^ np.uint64(key1),
+            product0 & mask,
+        )
+        key0 = (key0 + 0x9E3779B9) & 0xFFFFFFFF
+        key1 = (key1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
+
+
+def noise(
+    seed: int, rollout: npt.ArrayLike, step: npt.ArrayLike, n_dims: int, purpose: int
+) -> tuple[Float64, Float64]:
+    """One uniform in [0, 1) and one standard normal for every (row, dimension).
+
+    Args:
+        seed: 0 <= seed < 2**64.
+        rollout: (N,) rollout ids.
+        step: scalar or (N,), the step of each row.
+        n_dims: how many dimensions, D.
+        purpose: INITIAL_INDEX, INITIAL_LATENT or MIXTURE.
+
+    Returns:
+        uniform (N, D), normal (N, D).
+    """
+    ids = np.asarray(rollout, dtype=np.uint64)
+    counter = np.zeros((ids.shape[0], n_dims, 4), dtype=np.uint64)
+    counter[:, :, 0] = ids[:, None]
+    counter[:, :, 1] = np.broadcast_to(np.asarray(step, dtype=np.uint64), ids.shape)[:, None]
+    counter[:, :, 2] = np.arange(n_dims, dtype=np.uint64)
+    counter[:, :, 3] = purpose
+    words = philox(counter, seed)
+    # The upper 24 bits are exactly what a float32 can hold. u1 is in (0, 1], so that its logarithm
+    # is finite.
+    uniform: Float64 = (words[..., 0] >> 8) * 2.0**-24
+    u1 = ((words[..., 1] >> 8) + 1.0) * 2.0**-24
+    u2 = (words[..., 2] >> 8) * 2.0**-24
+    normal: Float64 = np.sqrt(-2.0 * np.log(u1)) * np.cos(2.0 * np.pi * u2)  # Box-Muller
+    return uniform, normal
+
+
+# ------------------------------------------------------------------------------------------------
+# M
+# ------------------------------------------------------------------------------------------------
+
+
+def sigmoid(x: Float64) -> Float64:
+    """1 / (1 + exp(-x)), elementwise; written with tanh, which cannot overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def mdn_rnn_step(
+    model: Any,
+    z: npt.ArrayLike,
+    action: npt.ArrayLike,
+    h: npt.ArrayLike,
+    c: npt.ArrayLike,
+    restart: npt.ArrayLike | None = None,
+    *,
+    threads: int = 1,
+) -> MDNRNNStep:
+    """One LSTM step and the mixture density head, for N independent rows.
+
+    Args:
+        model: the weights (`ops.MDNRNNWeights`).
+        z: (N, Z) latent.
+        action: (N, A).
+        h: (N, H) hidden state before the step.
+        c: (N, H) cell state before the step.
+        restart: (N,), 1 on the first step of a rollout, else 0; None means all 0. Only if the model
+            predicts the end of a rollout.
+        threads: ignored; here so that the signature is that of the fast function.
+
+    Returns:
+        MDNRNNStep.
+    """
+    del threads
+    w = model
+    inputs = [_f64(z), _f64(action)]
+    if w.predicts_done:
+        n = inputs[0].shape[0]
+        inputs.append(np.zeros((n, 1)) if restart is None else _f64(restart)[:, None])
+    x = np.concatenate(inputs, axis=1)  # (N, X)
+
+    gates = x @ _f64(w.weight_ih).T + _f64(h) @ _f64(w.weight_hh).T + _f64(w.bias)  # (N, 4H)
+    i, f, g, o = np.split(gates, 4, axis=1)
+    c_next = sigmoid(f) * _f64(c) + sigmoid(i) * np.tanh(g)
+    h_next = sigmoid(o) * np.tanh(c_next)
+
+    out = h_next @ _f64(w.head_weight).T + _f64(w.head_bias)  # (N, O)
+    done_logit = None
+    if w.predicts_done:
+        done_logit, out = out[:, 0], out[:, 1:]
+    mixture = out.reshape(-1, w.latent_dim, 3, w.n_mixtures)
+    logmix, mu, logstd = mixture[:, :, 0], mixture[:, :, 1], mixture[:, :, 2]
+    return MDNRNNStep(logmix, mu, logstd, done_logit, h_next, c_next)
+
+
+def mixture_sample(
+    logmix: npt.ArrayLike,
+    mu: npt.ArrayLike,
+    logstd: npt.ArrayLike,
+    temperature: float,
+    *,
+    seed: int = 0,
+    rollout: int | npt.ArrayLike = 0,
+    step: int | npt.ArrayLike = 0,
+    backend: str | None = None,
+) -> Float64:
+    """Draw the next latent from one mixture of normals per dimension, at a temperature.
+
+    pi = softmax(logmix / tau);  k ~ pi;  z' = mu_k + exp(min(logstd_k, 10)) * sqrt(tau) * normal
+
+    Args:
+        logmix: (N, Z, K), unnormalised.
+        mu: (N, Z, K).
+        logstd: (N, Z, K).
+        temperature: tau > 0.
+        seed: 0 <= seed < 2**64.
+        rollout: id of row 0 (row n has id rollout + n), or (N,) ids.
+        step: one step for all rows, or (N,).
+        backend: ignored; here so that the signature is that of the fast function.
+
+    Returns:
+        z (N, Z).
+    """
+    del backend
+    logmix, mu, logstd = _f64(logmix), _f64(mu), _f64(logstd)
+    n, z_dim, n_mixtures = logmix.shape
+    ids = np.asarray(rollout) + np.arange(n) if np.ndim(rollout) == 0 else rollout
+    uniform, normal = noise(seed, ids, step, z_dim, MIXTURE)
+
+    weight = np.exp((logmix - logmix.max(axis=-1, keepdims=True)) / temperature)
+    cumulative = np.cumsum(weight, axis=-1)
+    # Inverse of the cumulative distribution: the first component whose cumulative weight exceeds
+    # the target.
+    target = uniform * cumulative[..., -1]
+    k = (cumulative[..., : n_mixtures - 1] <= target[..., None]).sum(axis=-1)[..., None]
+    mu_k = np.take_along_axis(mu, k, axis=-1)[..., 0]
+    logstd_k = np.take_along_axis(logstd, k, axis=-1)[..., 0]
+    std_k = np.exp(np.minimum(logstd_k, MAX_LOGSTD))
+    z: Float64 = mu_k + std_k * np.sqrt(temperature) * normal
+    return z
+
+
+# ------------------------------------------------------------------------------------------------
+# C
+# ------------------------------------------------------------------------------------------------
+
+
+def controller_forward(
+    spec: Any,
+    params: npt.ArrayLike,
+    z: npt.ArrayLike,
+    h: npt.ArrayLike | None = None,
+    c: npt.ArrayLike | None = None,
+    *,
+    backend: str | None = None,
+) -> Float64:
+    """Actions of P controllers, each on its own N / P rows.
+
+    Args:
+        spec: how a flat parameter vector is read (`ops.ControllerSpec`).
+        params: (P, n_params); row n uses params[n // (N // P)].
+        z: (N, Z).
+        h: (N, H), if it is among spec.features.
+        c: (N, H), if it is among spec.features.
+        backend: ignored; here so that the signature is that of the fast function.
+
+    Returns:
+        action (N, A) = clip(scale * tanh(y) + shift, low, high).
+    """
+    del backend
+    params = _f64(params)
+    given = {"z": z, "h": h, "c": c}
+    x = np.concatenate([_f64(given[name]) for name in spec.features], axis=1)  # (N, inputs)
+    x = x.reshape(params.shape[0], -1, x.shape[1])  # (P, N / P, inputs)
+
+    n_actions, n_units = spec.action_dim, spec.hidden_units
+    if n_units > 0:
+        x, params = _layer(x, params, n_units, spec.bias)
+        x = np.tanh(x)
+    y, params = _layer(x, params, n_actions, spec.bias)
+    assert params.shape[1] == 0
+    squashed = np.asarray(spec.scale) * np.tanh(y) + np.asarray(spec.shift)
+    action: Float64 = np.clip(squashed, spec.low, spec.high).reshape(-1, n_actions)
+    return action
+
+
+def _layer(x: Float64, params: Float64, n_outputs: int, bias: bool) -> tuple[Float64, Float64]:
+    """Apply the layer at the front of `params`; return its outputs and the parameters after it."""
+    n_members, n_inputs = params.shape[0], x.shape[2]
+    y = np.zeros((n_members, 1, n_outputs))
+    if bias:
+        y, params = params[:, None, :n_outputs], params[:, n_outputs:]
+    size = n_inputs * n_outputs
+    weight, params = params[:, :size].reshape(n_members, n_inputs, n_outputs), params[:, size:]
+    return x @ weight + y, params
+
+
+# ------------------------------------------------------------------------------------------------
+# The dream
+# ------------------------------------------------------------------------------------------------
+
+
+def dream_rollout(
+    model: Any,
+    spec: Any,
+    params: npt.ArrayLike,
+    initial_mu: npt.ArrayLike,
+    initial_logvar: npt.ArrayLike,
+    *,
+    rollouts: int,
+    seed: int,
+    temperature: float,
+    max_steps: int,
+    done_threshold: float = 0.0,
+    common_noise: bool = True,
+    threads: int | None = None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Run every member of a population in the dream, R rollouts each.
+
+    Args:
+        model: the weights (`ops.MDNRNNWeights`).
+        spec: how a flat parameter vector is read (`ops.ControllerSpec`).
+        params: (P, n_params).
+        initial_mu: (I, Z) means of the stored first latents.
+        initial_logvar: (I, Z) log variances of the stored first latents.
+        rollouts: R, rollouts per member.
+        seed: 0 <= seed < 2**64.
+        temperature: tau > 0.
+        max_steps: a rollout ends after so many steps at the latest.
+        done_threshold: a rollout ends when the done logit is above it.
+        common_noise: rollout r of every member sees the same noise and first latent.
+        threads: ignored; here so that the signature is that of the fast function.
+
+    Returns:
+        returns (P, R) float32 (reward 1 per step, the last included), lengths (P, R) int32.
+    """
+    del threads
+    params, initial_mu, initial_logvar = _f64(params), _f64(initial_mu), _f64(initial_logvar)
+    n_members = params.shape[0]
+    n = n_members * rollouts
+    ids = np.tile(np.arange(rollouts), n_members) if common_noise else np.arange(n)
+
+    # z_0 is drawn from the first latent that the noise points to: index = floor(w0 / 2**32 * I).
+    counter = np.zeros((n, 4), dtype=np.uint64)
+    counter[:, 0], counter[:, 3] = ids, INITIAL_INDEX
+    w0 = philox(counter, seed)[:, 0].astype(np.uint64)
+    index = (w0 * np.uint64(initial_mu.shape[0])) >> np.uint64(32)
+    _, normal = noise(seed, ids, 0, model.latent_dim, INITIAL_LATENT)
+    z = initial_mu[index] + np.exp(initial_logvar[index] / 2.0) * normal
+
+    h = np.zeros((n, model.hidden_dim))
+    c = np.zeros((n, model.hidden_dim))
+    lengths = np.zeros(n, dtype=np.int32)
+    alive = np.arange(n)  # rows of the rollouts which have not ended
+    for t in range(max_steps):
+        # One row per controller: repeat each member's parameters for its living rollouts.
+        action = controller_forward(spec, params[alive // rollouts], z, h, c)
+        restart = np.full(alive.size, float(t == 0)) if model.predicts_done else None
+        step = mdn_rnn_step(model, z, action, h, c, restart)
+        z = mixture_sample(
+            step.logmix, step.mu, step.logstd, temperature, seed=seed, rollout=ids[alive], step=t
+        )
+        h, c = step.h, step.c
+        lengths[alive] = t + 1
+        if step.done_logit is not None:
+            stays = ~(step.done_logit > done_threshold)
+            alive, z, h, c = alive[stays], z[stays], h[stays], c[stays]
+        if alive.size == 0:
+            break
+    lengths = lengths.reshape(n_members, rollouts)
+    return lengths.astype(np.float32), lengths
+
+
+def _f64(x: Any) -> Float64:
+    return np.asarray(x, dtype=np.float64)

@@ -1,0 +1,524 @@
+"""Stages `train-vae`, `encode` and `train-rnn`: V and M are trained by torch, with checkpoints.
+
+A training that is killed goes on from its last checkpoint with the same weights, optimiser state,
+randomness and data order, so it ends as if it had not been killed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldmodels_fast import data
+from worldmodels_fast.mdn_rnn import MDNRNN, mixture_nll
+from worldmodels_fast.vae import VAE, as_images, sample_latent, vae_loss
+
+Precision = Literal["auto", "fp32", "bf16"]
+Metrics = dict[str, float]
+OnStep = Callable[[int, Metrics], None]
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """How V is trained.
+
+    Attributes:
+        latent_dim: Z.
+        steps: batches.
+        batch: frames in each (paper: 100).
+        learning_rate: Adam's (paper: 1e-4).
+        final_learning_rate: reached by a half cosine at the last step; equal to `learning_rate`
+            for a constant one, as in the paper.
+        kl_tolerance: free nats for each latent dimension (paper: 0.5).
+        precision: of the convolutions; "auto" takes bf16 where the machine multiplies it natively.
+        checkpoint_every: steps between checkpoints, reports of held-out loss included.
+        seed_offset: added to the run's seed.
+    """
+
+    latent_dim: int = 64
+    steps: int = 150_000
+    batch: int = 100
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 1e-4
+    kl_tolerance: float = 0.5
+    precision: Precision = "auto"
+    checkpoint_every: int = 500
+    seed_offset: int = 0
+
+
+@dataclass(frozen=True)
+class RNNConfig:
+    """How M is trained.
+
+    Attributes:
+        hidden_dim: H.
+        n_mixtures: K.
+        predicts_done: whether M also predicts the end of an episode.
+        epochs: passes over the latents (paper, Doom: 400).
+        batch: sequences side by side (paper: 100).
+        chunk: steps of each before the gradient is cut (paper: 500 for Doom).
+        learning_rate: Adam's at the start (paper: 1e-3).
+        final_learning_rate: reached by a half cosine at the last step.
+        gradient_clip: gradients are clipped to +- this, by value (paper: 1).
+        done_weight: weight of a step that ends an episode in the cross-entropy (paper: 10).
+        precision: of the matrix products.
+        latent: "sample" draws z anew for each batch (paper); "mu" takes the mean.
+        checkpoint_every: steps between checkpoints.
+        seed_offset: added to the run's seed.
+    """
+
+    hidden_dim: int = 512
+    n_mixtures: int = 5
+    predicts_done: bool = True
+    epochs: int = 400
+    batch: int = 100
+    chunk: int = 500
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-5
+    gradient_clip: float = 1.0
+    done_weight: float = 10.0
+    precision: Precision = "auto"
+    latent: Literal["sample", "mu"] = "sample"
+    checkpoint_every: int = 20
+    seed_offset: int = 0
+
+
+def products_in_bf16(precision: Precision) -> bool:
+    """Say whether training at `precision` multiplies in bfloat16 on this machine.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"precision: expected 'auto', 'fp32' or 'bf16', got {precision!r}")
+    if precision != "auto":
+        return precision == "bf16"
+    # Without an instruction for it bfloat16 is slower than float32 on a CPU.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def cosine(start: float, end: float, step: int, steps: int) -> float:
+    """Return the learning rate of `step`, on half a cosine from `start` to `end`."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint; it appears whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    torch.save(state, unfinished)
+    os.replace(unfinished, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Read a checkpoint if there is one. It is data only: nothing in it is executed."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+class MetricsLog:
+    """Appends one JSON line for each report; a resumed training drops what it will redo."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self.path = path
+        kept = [row for row in read_metrics(path) if row["step"] <= first_step]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def write(self, step: int, metrics: Metrics) -> None:
+        """Append a report."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+
+def read_metrics(path: Path) -> list[Metrics]:
+    """Return a log's rows, oldest first; none if there is no log."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+# --- V ----------------------------------------------------------------------------------------
+
+
+def train_vae(
+    episodes: Path,
+    checkpoint: Path,
+    config: VAEConfig,
+    *,
+    seed: int,
+    on_step: OnStep = lambda step, metrics: None,
+) -> VAE:
+    """Train V on the frames in `episodes`, or go on from `checkpoint`.
+
+    Reports (reconstruction and KL of a frame, averaged since the last report, and on held-out
+    frames) go to `on_step` and to the log beside the checkpoint, `*.log.jsonl`.
+
+    Args:
+        episodes: folder of episode shards.
+        checkpoint: file of the training's state, made if absent.
+        config: see `VAEConfig`.
+        seed: the run's seed.
+        on_step: called after every step with the metrics known so far.
+
+    Raises:
+        ValueError: no episodes, or too few for one batch.
+        FloatingPointError: the loss is not finite.
+    """
+    training, held_out = data.split_held_out(data.finished_shards(episodes))
+    if not training:
+        raise ValueError(f"{episodes}: no episodes; run the stage `collect` first")
+    seed = seed + config.seed_offset
+    torch.manual_seed(seed)
+    model = VAE(config.latent_dim)
+    optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
+    step = 0
+    state = load_checkpoint(checkpoint)
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        step = state["step"]
+    log = MetricsLog(checkpoint.with_suffix(".log.jsonl"), step)
+    bf16 = products_in_bf16(config.precision)
+    held_out_frames = data.read_frames(episodes, held_out[0])[::7][:500]
+    batches = data.frame_batches(episodes, training, config.batch, seed=seed, first_step=step)
+    sums = {"reconstruction": 0.0, "kl": 0.0}
+    since = 0
+    metrics: Metrics = {}
+    while step < config.steps:
+        images = as_images(torch.from_numpy(next(batches)))
+        for group in optimizer.param_groups:
+            group["lr"] = cosine(
+                config.learning_rate, config.final_learning_rate, step, config.steps
+            )
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            decoded, mu, logvar = model(images)
+        reconstruction, kl = vae_loss(images, decoded, mu, logvar, config.kl_tolerance)
+        optimizer.zero_grad()
+        (reconstruction + kl).backward()
+        optimizer.step()
+        step += 1
+        since += 1
+        sums["reconstruction"] += reconstruction.item()
+        sums["kl"] += kl.item()
+        if since == 50 or step == config.steps:
+            metrics |= {name: total / since for name, total in sums.items()}
+            _check_finite("V", step, metrics)
+            sums = dict.fromkeys(sums, 0.0)
+            since = 0
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            metrics |= _held_out_vae_loss(model, held_out_frames, config)
+            log.write(step, metrics)
+            save_checkpoint(
+                checkpoint,
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "rng": torch.get_rng_state(),
+                    "step": step,
+                },
+            )
+        on_step(step, metrics)
+    batches.close()
+    return model.eval()
+
+
+def _check_finite(what: str, step: int, metrics: Metrics) -> None:
+    if not all(map(math.isfinite, metrics.values())):
+        raise FloatingPointError(
+            f"{what}'s loss is not finite at step {step} ({metrics}); lower the learning rate, or "
+            "train in fp32"
+        )
+
+
+@torch.no_grad()
+def _held_out_vae_loss(model: VAE, frames: data.Frames, config: VAEConfig) -> Metrics:
+    images = as_images(torch.from_numpy(frames))
+    # A generator of its own: looking at held-out frames must not change the training.
+    mu, logvar = model.encode(images)
+    z = sample_latent(mu, logvar, torch.Generator().manual_seed(0))
+    reconstruction, kl = vae_loss(images, model.decode(z), mu, logvar, config.kl_tolerance)
+    return {"held_out_reconstruction": reconstruction.item(), "held_out_kl": kl.item()}
+
+
+# --- encode -----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def encode_episodes(
+    episodes: Path,
+    latents: Path,
+    model: VAE,
+    *,
+    precision: Precision = "auto",
+    on_shard: Callable[[int], None] = lambda frames: None,
+) -> None:
+    """Write V's mu and logvar of every frame, for each shard that `latents` does not hold yet.
+
+    Args:
+        episodes: folder of episode shards.
+        latents: folder of latent shards, made if absent.
+        model: V.
+        precision: of the convolutions.
+        on_shard: called with the number of frames of each finished shard.
+    """
+    done = set(data.finished_shards(latents, ".safetensors"))
+    bf16 = products_in_bf16(precision)
+    for shard in data.finished_shards(episodes):
+        if shard in done:
+            continue
+        mus, logvars, actions, lengths, terminated = [], [], [], [], []
+        for episode in data.read_episodes(episodes, shard):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                mu, logvar = model.encode(torch.from_numpy(episode.frames))
+            mus.append(mu.half().numpy())
+            logvars.append(logvar.half().numpy())
+            actions.append(episode.actions)
+            lengths.append(len(episode))
+            terminated.append(episode.terminated)
+        data.write_latents(
+            latents,
+            shard,
+            data.Latents(
+                mu=np.concatenate(mus),
+                logvar=np.concatenate(logvars),
+                actions=np.concatenate(actions),
+                lengths=np.asarray(lengths),
+                terminated=np.asarray(terminated),
+            ),
+        )
+        on_shard(sum(lengths))
+
+
+# --- M ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A chunk of B sequences over T steps, sequence-second as M takes them.
+
+    Attributes:
+        z: float32 (T, B, Z), drawn from V's distribution.
+        action: float32 (T, B, A).
+        restart: float32 (T, B), 1 on an episode's first step.
+        next_z: float32 (T, B, Z).
+        has_next: float32 (T, B), 0 on an episode's last step, whose next_z means nothing.
+        done: float32 (T, B), 1 on a step that ended its episode.
+        done_known: float32 (T, B), 0 where a time limit cut the episode.
+    """
+
+    z: Tensor
+    action: Tensor
+    restart: Tensor
+    next_z: Tensor
+    has_next: Tensor
+    done: Tensor
+    done_known: Tensor
+
+
+def sequence_chunks(
+    latents: data.Latents, batch: int, chunk: int, *, seed: tuple[int, ...], sample: bool
+) -> Iterator[Sequences]:
+    """Yield one epoch: shuffled episodes end to end, laid into `batch` rows, cut every `chunk`.
+
+    Row b of one chunk goes on in row b of the next, so that the LSTM's state carries over. What
+    does not fill a row's last chunk is left out; another epoch deals it differently.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(latents.lengths))
+    starts = latents.starts
+    index = np.concatenate([np.arange(starts[e], starts[e] + latents.lengths[e]) for e in order])
+    first = np.zeros(len(index), dtype=np.float32)
+    last = np.zeros(len(index), dtype=np.float32)
+    done = np.zeros(len(index), dtype=np.float32)
+    ends = np.cumsum(latents.lengths[order])
+    first[0] = 1
+    first[ends[:-1]] = 1
+    last[ends - 1] = 1
+    done[ends - 1] = latents.terminated[order]
+    chunk = min(chunk, (len(index) - 1) // batch)
+    if chunk < 1:
+        raise ValueError(
+            f"batch: {batch} sequences are more than the {len(index)} steps of data; collect more "
+            "episodes or make the batch smaller"
+        )
+    row = (len(index) - 1) // batch // chunk * chunk
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    rows = np.arange(batch) * row
+
+    def pick(values: np.ndarray[Any, Any], at: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(values[at].astype(np.float32))
+
+    for start in range(0, row, chunk):
+        # One step more than the chunk: the last step's next latent.
+        at = np.arange(start, start + chunk + 1)[:, None] + rows
+        source = index[at]
+        z = pick(latents.mu, source)
+        if sample:
+            z = sample_latent(z, pick(latents.logvar, source), generator)
+        now = at[:-1]
+        is_last = pick(last, now)
+        is_done = pick(done, now)
+        yield Sequences(
+            z=z[:-1],
+            action=pick(latents.actions, source[:-1]),
+            restart=pick(first, now),
+            next_z=z[1:],
+            has_next=1 - is_last,
+            done=is_done,
+            done_known=1 - is_last * (1 - is_done),
+        )
+
+
+def mdn_rnn_loss(
+    model: MDNRNN, chunk: Sequences, state: tuple[Tensor, Tensor] | None, done_weight: float
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Return (z loss, done loss, state after the chunk).
+
+    The z loss is the negative log-likelihood in nats, averaged over batch, time and dimension; the
+    done loss is the cross-entropy with the ends weighted `done_weight` times, averaged over steps.
+    """
+    output = model(chunk.z, chunk.action, state, chunk.restart)
+    nll = mixture_nll(output, chunk.next_z).mean(-1)
+    z_loss = (nll * chunk.has_next).sum() / chunk.has_next.sum().clamp_min(1)
+    done_loss = z_loss.new_zeros(())
+    if output.done_logit is not None:
+        each = F.binary_cross_entropy_with_logits(
+            output.done_logit,
+            chunk.done,
+            pos_weight=torch.tensor(done_weight),
+            weight=chunk.done_known,
+            reduction="sum",
+        )
+        done_loss = each / chunk.done_known.sum().clamp_min(1)
+    return z_loss, done_loss, (output.h.detach(), output.c.detach())
+
+
+def train_mdn_rnn(
+    latents: Path,
+    checkpoint: Path,
+    config: RNNConfig,
+    *,
+    seed: int,
+    on_step: OnStep = lambda step, metrics: None,
+) -> MDNRNN:
+    """Train M on the latents, or go on from `checkpoint`.
+
+    Reports (z loss in nats per dimension and done loss, on training and held-out sequences) go to
+    `on_step` and to the log beside the checkpoint, `*.log.jsonl`.
+
+    Raises:
+        ValueError: no latents, or fewer steps than sequences in a batch.
+        FloatingPointError: the loss is not finite.
+    """
+    shards = data.finished_shards(latents, ".safetensors")
+    if not shards:
+        raise ValueError(f"{latents}: no latents; run the stage `encode` first")
+    training_shards, held_out_shards = data.split_held_out(shards)
+    training = data.read_latents(latents, training_shards)
+    held_out = data.read_latents(latents, held_out_shards)
+    seed = seed + config.seed_offset
+    torch.manual_seed(seed)
+    model = MDNRNN(
+        training.mu.shape[1],
+        training.actions.shape[1],
+        config.hidden_dim,
+        config.n_mixtures,
+        config.predicts_done,
+    )
+    optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
+    step = epoch = chunks_done = 0
+    hidden: tuple[Tensor, Tensor] | None = None
+    saved = load_checkpoint(checkpoint)
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step, epoch, chunks_done = saved["step"], saved["epoch"], saved["chunks_done"]
+        hidden = saved["hidden"]
+    log = MetricsLog(checkpoint.with_suffix(".log.jsonl"), step)
+    bf16 = products_in_bf16(config.precision)
+    steps = config.epochs * steps_in_epoch(training, config)
+    sample = config.latent == "sample"
+    metrics: Metrics = {}
+    recent: list[tuple[float, float]] = []
+
+    def save() -> None:
+        save_checkpoint(
+            checkpoint,
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "epoch": epoch,
+                "chunks_done": chunks_done,
+                "hidden": hidden,
+            },
+        )
+
+    while epoch < config.epochs:
+        chunks = sequence_chunks(
+            training, config.batch, config.chunk, seed=(seed, epoch), sample=sample
+        )
+        for position, chunk in enumerate(chunks):
+            if position < chunks_done:
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = cosine(
+                    config.learning_rate, config.final_learning_rate, step, steps
+                )
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                z_loss, done_loss, hidden = mdn_rnn_loss(model, chunk, hidden, config.done_weight)
+            optimizer.zero_grad()
+            (z_loss + done_loss).backward()
+            nn.utils.clip_grad_value_(model.parameters(), config.gradient_clip)
+            optimizer.step()
+            step += 1
+            chunks_done += 1
+            recent = [*recent, (z_loss.item(), done_loss.item())][-20:]
+            z_mean, done_mean = np.mean(recent, axis=0)
+            metrics |= {"z_loss": float(z_mean), "done_loss": float(done_mean)}
+            _check_finite("M", step, metrics)
+            if step % config.checkpoint_every == 0:
+                save()
+            on_step(step, metrics)
+        epoch += 1
+        chunks_done = 0
+        hidden = None
+        metrics |= held_out_rnn_loss(model, held_out, config)
+        log.write(step, metrics | {"epoch": float(epoch)})
+        save()
+    return model.eval()
+
+
+def steps_in_epoch(latents: data.Latents, config: RNNConfig) -> int:
+    """Return how many chunks one epoch has."""
+    rows = (int(latents.lengths.sum()) - 1) // config.batch
+    return max(1, rows // min(config.chunk, max(rows, 1)))
+
+
+@torch.no_grad()
+def held_out_rnn_loss(model: MDNRNN, latents: data.Latents, config: RNNConfig) -> Metrics:
+    """Return M's losses on episodes that it was not trained on."""
+    batch = min(config.batch, len(latents.lengths))
+    sums = np.zeros(2)
+    n = 0
+    state = None
+    for chunk in sequence_chunks(
+        latents, batch, config.chunk, seed=(0,), sample=config.latent == "sample"
+    ):
+        z_loss, done_loss, state = mdn_rnn_loss(model, chunk, state, config.done_weight)
+        sums += z_loss.item(), done_loss.item()
+        n += 1
+    return {"held_out_z_loss": float(sums[0] / n), "held_out_done_loss": float(sums[1] / n)}
