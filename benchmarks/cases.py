@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from worldmodels_fast import ops
+from worldmodels_fast import ops, reference
 
 F32 = npt.NDArray[np.float32]
 TEMPERATURE = 1.15
@@ -141,6 +141,29 @@ class TorchDream:
                 length *= (done <= NEVER_DONE).float()
             restart = torch.zeros(self.n, 1)
         return length
+
+
+def check_torch_dream(case: Case) -> None:
+    """One step of TorchDream, given our noise, must be one step of the reference."""
+    w, members, rollouts = case.weights, 3, 4
+    n = members * rollouts
+    params = case.params(members)
+    rng = np.random.default_rng(1)
+    z, h, c = (rng.standard_normal((n, d)) for d in (w.latent_dim, w.hidden_dim, w.hidden_dim))
+    restart = np.ones(n)
+    action = reference.controller_forward(case.spec, params, z, h, c)
+    step = reference.mdn_rnn_step(w, z, action, h, c, restart if w.predicts_done else None)
+    mixture = (step.logmix, step.mu, step.logstd)
+    expected = reference.mixture_sample(*mixture, TEMPERATURE, seed=2, rollout=0, step=5)
+    uniform, normal = reference.noise(2, np.arange(n), 5, w.latent_dim, reference.MIXTURE)
+    inputs = (z, h, c, restart[:, None], uniform[:, :, None], normal)
+    rival = TorchDream(case, params, rollouts)
+    got = rival.step(*(torch.from_numpy(x.astype(np.float32)) for x in inputs))
+    wanted = (expected, step.h, step.c, step.done_logit)
+    for g, x in zip(got, wanted, strict=True):
+        assert (g is None) == (x is None)
+        if g is not None:
+            assert np.abs(g.numpy() - x).max() < 1e-4
 
 
 def ours(

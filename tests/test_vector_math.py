@@ -67,9 +67,9 @@ def test_error_bound_over_the_full_range(name):
         assert (got[infinite & ~edge] == as_float32[infinite & ~edge]).all()
         assert (np.abs(got[edge]) > 3.4e38).all()
         finite = np.isfinite(expected) & ~infinite
-        if name == "sigmoid":  # 1 / (1 + infinity) is 0 a little early
+        if name == "sigmoid":  # exp(-x) is infinite a little early
             small = finite & (expected < TINY)
-            assert np.abs(got[small] - expected[small]).max() < 3e-39
+            assert np.abs(got[small] - expected[small]).max() < 5e-39
             finite &= ~small
         assert error_in_ulp(got[finite], expected[finite]).max() <= bound
         zero = (x == 0) & (name == "tanh")

@@ -178,6 +178,7 @@ class MDNRNNStep(NamedTuple, Generic[ArrayT]):
     """(N, H)"""
 
 
+@functools.cache
 def available_backends() -> tuple[str, ...]:
     """Return the levels that this build has and this machine can run, the fastest last."""
     return tuple(_core.available_backends())
@@ -472,7 +473,8 @@ def _same(x: Any) -> Any:
 
 
 def _backend(name: str | None) -> str:
-    name = name or os.environ.get("WMF_BACKEND") or _core.available_backends()[-1]
+    if name is None:
+        name = os.environ.get("WMF_BACKEND") or available_backends()[-1]
     _core.check_backend(name)
     return name
 
@@ -514,11 +516,10 @@ def _integer(name: str, value: Any, *, low: int, high: int = 2**31) -> int:
 
 
 def _temperature(value: float) -> float:
-    # As the kernels see it: float32, where a tiny tau may round to 0 and a huge one to infinity.
-    with np.errstate(over="ignore", under="ignore"):
-        tau = float(np.float32(value))
-    if not 0.0 < tau < math.inf:
+    # The kernels compute in float32, where a tiny tau would be 0 and a huge one infinite.
+    tau = float(value)
+    if not 1e-45 <= tau <= 3.4e38:
         raise ValueError(
-            f"temperature: expected a finite number above 0 (in float32), got {value!r}"
+            f"temperature: expected a finite number above 0 (1e-45 to 3.4e38), got {value!r}"
         )
     return tau

@@ -95,7 +95,7 @@ def noise(
     words = philox(counter, seed)
     # The upper 24 bits are exactly what a float32 can hold. u1 is in (0, 1], so that its logarithm
     # is finite.
-    uniform: Float64 = (words[..., 0] >> 8) * 2.0**-24
+    uniform = np.multiply(words[..., 0] >> 8, 2.0**-24, dtype=np.float64)
     u1 = ((words[..., 1] >> 8) + 1.0) * 2.0**-24
     u2 = (words[..., 2] >> 8) * 2.0**-24
     normal: Float64 = np.sqrt(-2.0 * np.log(u1)) * np.cos(2.0 * np.pi * u2)  # Box-Muller

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,7 @@ inline std::string shape_text(const py::array& array) {
   return text + (array.ndim() == 1 ? ",)" : ")");
 }
 
-inline std::string shape_text(const std::vector<Axis>& axes) {
+inline std::string shape_text(std::initializer_list<Axis> axes) {
   std::string letters, sizes;
   for (const Axis& axis : axes) {
     const char* comma = letters.empty() ? "" : ", ";
@@ -40,50 +41,55 @@ inline std::string shape_text(const std::vector<Axis>& axes) {
 
 // Checks dtype, shape and layout; returns the data, which the array still owns.
 template <class T>
-const T* read(const py::object& object, const char* name, const std::vector<Axis>& axes) {
-  const std::string dtype = py::str(static_cast<py::object>(py::dtype::of<T>()));
-  const std::string prefix =
-      std::string(name) + ": expected a " + dtype + " array of shape " + shape_text(axes);
+const T* read(const py::object& object, const char* name, std::initializer_list<Axis> axes) {
+  // Text is only made for an error: most calls are small ones.
+  const auto dtype = [] { return std::string(py::str(py::dtype::of<T>())); };
+  const auto expected = [&] {
+    return std::string(name) + ": expected a " + dtype() + " array of shape " + shape_text(axes);
+  };
   if (!py::isinstance<py::array>(object)) {
-    throw py::type_error(prefix + ", got " +
+    throw py::type_error(expected() + ", got " +
                          std::string(py::str(py::type::of(object).attr("__name__"))));
   }
   const auto array = py::reinterpret_borrow<py::array>(object);
   if (!py::isinstance<py::array_t<T>>(array)) {
-    throw py::type_error(prefix + ", got dtype " +
-                         std::string(py::str(static_cast<py::object>(array.dtype()))) + "; use " +
-                         name + ".astype(\"" + dtype + "\")");
+    throw py::type_error(expected() + ", got dtype " + std::string(py::str(array.dtype())) +
+                         "; use " + name + ".astype(\"" + dtype() + "\")");
   }
   bool fits = array.ndim() == static_cast<py::ssize_t>(axes.size());
   bool empty = false;
-  for (size_t i = 0; fits && i < axes.size(); ++i) {
-    const int64_t size = array.shape(static_cast<py::ssize_t>(i));
-    fits = axes[i].size == kAny || axes[i].size == size;
+  py::ssize_t i = 0;
+  for (const Axis& axis : axes) {
+    if (!fits) break;
+    const int64_t size = array.shape(i++);
+    fits = axis.size == kAny || axis.size == size;
     empty = empty || size == 0;
   }
-  if (!fits) throw py::value_error(prefix + ", got shape " + shape_text(array));
-  if (empty)
-    throw py::value_error(prefix + " with no axis of size 0, got shape " + shape_text(array));
+  if (!fits) throw py::value_error(expected() + ", got shape " + shape_text(array));
+  if (empty) {
+    throw py::value_error(expected() + " with no axis of size 0, got shape " + shape_text(array));
+  }
   if ((array.flags() & py::array::c_style) == 0) {
-    throw py::value_error(
-        prefix + " in C order, got one with gaps or another order; use np.ascontiguousarray(" +
-        name + ") or " + name + ".contiguous()");
+    throw py::value_error(expected() +
+                          " in C order, got one with gaps or another order; use "
+                          "np.ascontiguousarray(" +
+                          name + ") or " + name + ".contiguous()");
   }
   if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) {
-    throw py::value_error(prefix + ", got one whose memory is not aligned; use " + name +
+    throw py::value_error(expected() + ", got one whose memory is not aligned; use " + name +
                           ".copy()");
   }
   return static_cast<const T*>(array.data());
 }
 
 inline const float* read_floats(const py::object& object, const char* name,
-                                const std::vector<Axis>& axes) {
+                                std::initializer_list<Axis> axes) {
   return read<float>(object, name, axes);
 }
 
 // For what is read once and used for long: parameters, first latents.
 inline const float* read_finite(const py::object& object, const char* name,
-                                const std::vector<Axis>& axes) {
+                                std::initializer_list<Axis> axes) {
   const float* data = read_floats(object, name, axes);
   const py::ssize_t n = py::reinterpret_borrow<py::array>(object).size();
   for (py::ssize_t i = 0; i < n; ++i) {

@@ -5,6 +5,7 @@
 // a tile of R rows x P panels x 4 vectors of accumulators, as many as the registers hold.
 #pragma once
 
+#include "cpu/kernels.h"
 #include "cpu/layout.h"
 
 namespace wmf {
