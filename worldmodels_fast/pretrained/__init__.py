@@ -6,7 +6,7 @@ from pathlib import Path
 
 from worldmodels_fast.agent import World
 
-__all__ = ["load_pretrained", "pretrained_names"]
+__all__ = ["folder_of", "load_pretrained", "pretrained_names"]
 
 
 def pretrained_names() -> tuple[str, ...]:
@@ -15,18 +15,27 @@ def pretrained_names() -> tuple[str, ...]:
     return tuple(sorted(config.parent.name for config in here.glob("*/config.json")))
 
 
+def folder_of(name_or_folder: str | Path) -> Path:
+    """Return the folder of a bundled world, or the folder given.
+
+    Raises:
+        ValueError: neither a bundled world nor a world's folder.
+    """
+    if str(name_or_folder) in pretrained_names():
+        return Path(__file__).parent / name_or_folder
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return folder
+    raise ValueError(
+        f"name_or_folder: expected a bundled world ({', '.join(pretrained_names()) or 'none'}) or "
+        f"the folder of a world, got {str(name_or_folder)!r}"
+    )
+
+
 def load_pretrained(name_or_folder: str | Path) -> World:
     """Load a bundled world by its name, or any world's folder.
 
     Raises:
         ValueError: neither a bundled world nor a world's folder.
     """
-    if str(name_or_folder) in pretrained_names():
-        return World.load(Path(__file__).parent / name_or_folder)
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return World.load(folder)
-    raise ValueError(
-        f"name_or_folder: expected a bundled world ({', '.join(pretrained_names()) or 'none'}) or "
-        f"the folder of a world, got {str(name_or_folder)!r}"
-    )
+    return World.load(folder_of(name_or_folder))

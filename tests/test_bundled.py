@@ -1,0 +1,101 @@
+"""What must hold on the bundled worlds, with their trained weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_worlds import one_torch_thread  # noqa: F401
+
+import worldmodels_fast as wmf
+from worldmodels_fast import ops, pretrained, reference
+from worldmodels_fast.dream import Dream
+
+FOLDER = Path(pretrained.__file__).parent / "take-cover"
+MAX_STEPS = 150  # of the dreams in here: long enough for many to end, short enough for seconds
+
+
+@pytest.fixture(scope="module")
+def world():
+    return wmf.load_pretrained("take-cover")
+
+
+@pytest.fixture(scope="module")
+def population(world):
+    rng = np.random.default_rng(0)
+    spread = 0.1 * rng.standard_normal((64, world.controller.n_params))
+    evolved = world.controller.flat.detach().numpy()
+    return (evolved + spread).astype(np.float32)
+
+
+def make_dream(world, **settings):
+    return world.dream(max_steps=MAX_STEPS, **settings)
+
+
+def test_it_is_the_papers_doom_world_in_under_15_megabytes(world):
+    def count(module):
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    assert count(world.vae) == 4_446_915
+    assert count(world.mdn_rnn) == 1_678_785
+    assert world.controller.n_params == 1_088
+    assert world.initial_latents[0].shape == (1000, 64)
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 15e6
+    assert "## Score in the real game" in world.card
+
+
+def test_a_generation_is_bitwise_the_same_however_it_is_computed(world, population):
+    assert population.shape == (64, 1088)
+    whole = make_dream(world, threads=2).evaluate(population, rollouts=16, seed=0)
+    assert whole.returns.shape == whole.lengths.shape == (64, 16)
+    assert len(np.unique(whole.lengths)) > 20, "the dreams should end at different times"
+    again = make_dream(world, threads=2).evaluate(population, rollouts=16, seed=0)
+    single = make_dream(world, threads=1).evaluate(population, rollouts=16, seed=0)
+    split = np.concatenate(
+        [
+            make_dream(world, threads=2).evaluate(part, rollouts=16, seed=0).lengths
+            for part in np.split(population, [1, 14, 31])
+        ]
+    )
+    for other in (again.lengths, single.lengths, split):
+        np.testing.assert_array_equal(whole.lengths, other)
+    np.testing.assert_array_equal(whole.returns, whole.lengths.astype(np.float32))
+    other_seed = make_dream(world).evaluate(population[:4], rollouts=16, seed=1)
+    assert (other_seed.lengths != whole.lengths[:4]).any()
+
+
+@pytest.mark.parametrize("backend", ops.available_backends())
+def test_a_step_is_the_references_step(world, backend):
+    weights = world.mdn_rnn.weights()
+    mu, logvar = world.initial_latents
+    rng = np.random.default_rng(1)
+    n = 13
+    z = (mu[:n] + np.exp(logvar[:n] / 2) * rng.standard_normal((n, 64))).astype(np.float32)
+    h, c = np.zeros((2, n, 512), np.float32)
+    model = ops.pack_mdn_rnn(weights, backend=backend)
+    for t in range(20):  # trained weights, states that a dream really passes through
+        action = rng.uniform(-1, 1, (n, 1)).astype(np.float32)
+        restart = np.full(n, t == 0, np.float32)
+        fast = ops.mdn_rnn_step(model, z, action, h, c, restart)
+        slow = reference.mdn_rnn_step(weights, z, action, h, c, restart)
+        for name, got, expected in zip(fast._fields, fast, slow, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-5, err_msg=name)
+        h, c = fast.h, fast.c
+        z = ops.mixture_sample(fast.logmix, fast.mu, fast.logstd, 1.0, seed=3, step=t)
+
+
+def test_its_scores_are_those_of_its_weights(world):
+    evaluation = json.loads((FOLDER / "evaluation.json").read_text())
+    assert evaluation["agent"]["settings"]["world"] == world.digest()
+    for name in ("agent", "random"):
+        scores = [episode["score"] for episode in evaluation[name]["episodes"]]
+        assert len(scores) >= 100
+        assert evaluation[name]["summary"]["mean"] == pytest.approx(np.mean(scores))
+
+
+def test_the_agent_is_evolved_and_not_just_initialised(world):
+    dream = Dream(world.mdn_rnn, world.controller, world.initial_latents, temperature=1.15)
+    own = world.controller.flat.detach().numpy()[None]
+    evolved = dream.evaluate(own, rollouts=64, seed=5).returns.mean()
+    nothing = dream.evaluate(np.zeros_like(own), rollouts=64, seed=5).returns.mean()
+    assert evolved > 2 * nothing

@@ -1,0 +1,142 @@
+"""The model card of a finished world: what it is, how it was made, how well it does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from worldmodels_fast.evaluation import Evaluation, FidelityRow, Summary, fidelity_table
+from worldmodels_fast.training import read_metrics
+
+FRONT_MATTER = """---
+license: mit
+library_name: worldmodels_fast
+tags: [world-models, reinforcement-learning, vae, mdn-rnn, cma-es, {environment}]
+---
+"""
+
+
+def write_card(folder: Path) -> Path:
+    """Write `world/README.md` from a run's records; return its path.
+
+    Every figure is read from what the run's stages have left; a stage that has not run leaves its
+    section out.
+
+    Args:
+        folder: the run's folder.
+
+    Raises:
+        ValueError: the run has no finished world.
+    """
+    world = folder / "world"
+    if not (world / "config.json").is_file():
+        raise ValueError(f"{world}: no finished world; run the stage `evolve` first")
+    config = json.loads((folder / "config.json").read_text())
+    path = world / "README.md"
+    path.write_text(
+        FRONT_MATTER.format(environment=config["environment"])
+        + "\n".join([*_what(config), *_made(folder), *_scores(folder), *_fidelity(folder)])
+        + "\n"
+    )
+    return path
+
+
+def _what(config: dict[str, Any]) -> list[str]:
+    settings = ", ".join(f"{k} {v}" for k, v in config["env_kwargs"].items())
+    return [
+        f"# {config['environment']}: V, M, C and first latents",
+        "",
+        "A world model after Ha & Schmidhuber (2018): V, a VAE, sees 64x64 frames; M, an LSTM "
+        "with a mixture density head, dreams on; C, a linear controller, was evolved by CMA-ES "
+        "inside the dream alone and never saw a reward of the real game.",
+        "",
+        f"- environment: {config['environment']} ({settings})",
+        f"- recipe: `worldmodels-fast run {config['recipe']}`, seed {config['seed']}",
+        f"- dream: temperature {config['evolve']['temperature']:g}, at most "
+        f"{config['evolve']['max_steps']:,} steps, over when the done logit exceeds "
+        f"{config['evolve']['done_threshold']:g}",
+        "- files: safetensors, 16-bit floats; `worldmodels_fast.load_pretrained(FOLDER)`",
+        "- intended for research and teaching; it knows this one game and nothing else",
+        "",
+    ]
+
+
+def _made(folder: Path) -> list[str]:
+    records = {}
+    for path in sorted((folder / "stages").glob("*.json")):
+        records[path.stem] = json.loads(path.read_text())
+    lines = ["## How it was made", ""]
+    lengths = folder / "episodes"
+    config = json.loads((folder / "config.json").read_text())
+    if lengths.is_dir():
+        lines.append(
+            f"- {config['collect']['episodes']:,} episodes under "
+            f"{' and '.join(config['collect']['policies'])} actions"
+        )
+    for title, name, keys in (
+        ("V", "vae.log.jsonl", ("reconstruction", "held_out_reconstruction", "kl")),
+        ("M", "mdn_rnn.log.jsonl",
+         ("z_loss", "held_out_z_loss", "done_loss", "held_out_done_loss")),
+    ):  # fmt: skip
+        rows = [row for row in read_metrics(folder / name) if keys[0] in row]
+        if rows:
+            figures = ", ".join(
+                f"{key.replace('_', ' ')} {rows[-1][key]:.3g}" for key in keys if key in rows[-1]
+            )
+            lines.append(f"- {title}: {rows[-1]['step']:,.0f} batches; {figures}")
+    evolve = records.get("evolve")
+    if evolve is not None:
+        f = evolve["figures"]
+        lines.append(
+            f"- C: {f['generations']} generations of CMA-ES, {f['dream_steps']:,} dream steps; the "
+            f"mean after generation {f['from_generation'] + 1}, which scored "
+            f"{f['score_in_the_dream']:.0f} in the dream, was kept"
+        )
+    return [*lines, ""]
+
+
+def _scores(folder: Path) -> list[str]:
+    path = folder / "evaluation.json"
+    if not path.is_file():
+        return []
+    evaluations = {k: Evaluation.from_json(v) for k, v in json.loads(path.read_text()).items()}
+    settings = next(iter(evaluations.values())).settings
+    versions = ", ".join(f"{k} {v}" for k, v in settings["versions"].items())
+    rows = [
+        f"| {name} | {len(e.episodes)} | {e.summary().mean:.0f} +- {e.summary().std:.0f} | "
+        f"{e.summary().low:.0f} to {e.summary().high:.0f} |"
+        for name, e in evaluations.items()
+    ]
+    return [
+        "## Score in the real game",
+        "",
+        "| player | episodes | mean +- std | 95% interval of the mean |",
+        "| --- | --- | --- | --- |",
+        *rows,
+        "",
+        f"Steps survived, on seeds that nothing was trained on; every episode is in "
+        f"`evaluation.json`. {settings['environment']}; {versions}.",
+        "",
+    ]
+
+
+def _fidelity(folder: Path) -> list[str]:
+    path = folder / "fidelity.json"
+    if not path.is_file():
+        return []
+    rows = []
+    for raw in json.loads(path.read_text())["rows"]:
+        raw["game"], raw["dream"] = Summary(**raw["game"]), Summary(**raw["dream"])
+        rows.append(FidelityRow(**raw))
+    return [
+        "## Is the dream as deadly as the game?",
+        "",
+        "Steps that fixed policies survive, in the game and in the dream at temperature 1:",
+        "",
+        fidelity_table(rows),
+        "",
+        "Where the last column is far above 1, the dream forgets to kill, and a controller evolved "
+        "in it may rely on that.",
+        "",
+    ]
