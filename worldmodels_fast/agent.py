@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from worldmodels_fast import ops
 from worldmodels_fast.controller import LinearController
@@ -108,7 +108,8 @@ class World:
                     raise ValueError(
                         f"{part}: {name} holds NaN, infinity, or numbers too large for {dtype}"
                     )
-            save_file(rounded, folder / f"{part}.safetensors", {"format": "pt"})
+            # Not save_file, which gives the file to its owner alone, whatever the umask says.
+            (folder / f"{part}.safetensors").write_bytes(save(rounded, {"format": "pt"}))
         rnn = self.mdn_rnn
         config = {
             **self.config,

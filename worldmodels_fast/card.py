@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from worldmodels_fast.evaluation import Evaluation, FidelityRow, Summary, fidelity_table
+from worldmodels_fast.evaluation import FidelityRow, Summary, fidelity_table, load_evaluations
 from worldmodels_fast.training import read_metrics
 
 FRONT_MATTER = """---
@@ -100,7 +100,7 @@ def _scores(folder: Path) -> list[str]:
     path = folder / "evaluation.json"
     if not path.is_file():
         return []
-    evaluations = {k: Evaluation.from_json(v) for k, v in json.loads(path.read_text()).items()}
+    evaluations = load_evaluations(path)
     settings = next(iter(evaluations.values())).settings
     versions = ", ".join(f"{k} {v}" for k, v in settings["versions"].items())
     rows = [

@@ -6,14 +6,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import tyro
 
 from worldmodels_fast import doctor
 from worldmodels_fast.demo import DemoConfig, demo
-from worldmodels_fast.progress import console
-from worldmodels_fast.recipes import RECIPES, RunConfig, load_config, make_recipe
+from worldmodels_fast.pretrained import pretrained_names
+from worldmodels_fast.recipes import RECIPES, FidelityConfig, RunConfig, load_config, make_recipe
+from worldmodels_fast.scoring import ScoreConfig, compare_world, score_world
 from worldmodels_fast.stages import STAGES, Run, run_all, run_stage
 
 PROGRAM = "worldmodels-fast"
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (RuntimeError, FloatingPointError, OSError) as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     return 0
 
@@ -67,8 +68,7 @@ def _demo(args: list[str]) -> None:
 def _run(args: list[str]) -> None:
     """Do every stage of a recipe that is not finished: run RECIPE [--folder DIR] [settings]."""
     if not args or args[0].startswith("-"):
-        print(f"usage: {PROGRAM} run RECIPE [--folder DIR] [settings]\n\n{_recipes_help()}")
-        raise SystemExit(0 if args in (["-h"], ["--help"]) else 2)
+        _usage(f"{PROGRAM} run RECIPE [--folder DIR] [settings]\n\n{_recipes_help()}", args)
     recipe = make_recipe(args[0])
     options = tyro.cli(
         RunOptions,
@@ -83,42 +83,75 @@ def _run(args: list[str]) -> None:
 def _doctor(args: list[str]) -> None:
     """Print what this machine can run, and why not."""
     if args:
-        print(f"usage: {PROGRAM} doctor")
-        raise SystemExit(0 if args[0] in ("-h", "--help") else 2)
-    doctor.main()
+        _usage(f"{PROGRAM} doctor", args)
+    if not doctor.main():
+        raise SystemExit(1)
+
+
+def _usage(text: str, args: list[str]) -> NoReturn:
+    """Print how to use a command, because `args` asks for it or is not that, and leave."""
+    asked = args in (["-h"], ["--help"])
+    print(f"usage: {text}", file=sys.stdout if asked else sys.stderr)
+    raise SystemExit(0 if asked else 2)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {"demo": _demo, "run": _run, "doctor": _doctor}
 
 
+def _evaluate_world(world: str, args: list[str]) -> None:
+    score_world(world, tyro.cli(ScoreConfig, args=args, prog=f"{PROGRAM} evaluate {world}"))
+
+
+def _compare_world(world: str, args: list[str]) -> None:
+    compare_world(world, tyro.cli(FidelityConfig, args=args, prog=f"{PROGRAM} fidelity {world}"))
+
+
+WORLD_COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
+    "evaluate": _evaluate_world,
+    "fidelity": _compare_world,
+}
+"""Stages that also take a finished world, bundled or in a folder, in a run's place."""
+
+
+def _is_world(name_or_folder: str) -> bool:
+    # A run has no weights of its own by this name; a world always has.
+    weights = Path(name_or_folder) / "initial_latents.safetensors"
+    return name_or_folder in pretrained_names() or weights.is_file()
+
+
 def _stage_command(stage: str) -> Callable[[list[str]], None]:
-    usage = f"usage: {PROGRAM} {stage} FOLDER [RECIPE] [settings]"
+    bundled = ", ".join(pretrained_names())
+    world = f" Or a world: {bundled}, or its folder." if stage in WORLD_COMMANDS else ""
 
     def command(args: list[str]) -> None:
         if not args or args[0].startswith("-"):
-            print(
-                f"{usage}\n\n{_summary(STAGES[stage].function)}\n\nFOLDER is a run's; a new one "
-                f"needs a recipe.\n\n{_recipes_help()}"
+            _usage(
+                f"{PROGRAM} {stage} FOLDER [RECIPE] [settings]\n\n"
+                f"{_summary(STAGES[stage].function)}\n\n"
+                f"FOLDER is a run's; a new one needs a recipe.{world}\n\n{_recipes_help()}",
+                args,
             )
-            raise SystemExit(0 if args in (["-h"], ["--help"]) else 2)
+        if stage in WORLD_COMMANDS and _is_world(args[0]):
+            WORLD_COMMANDS[stage](args[0], args[1:])
+            return
         folder, rest = Path(args[0]), args[1:]
-        recipe = rest.pop(0) if rest and not rest[0].startswith("-") else None
+        recipe = make_recipe(rest.pop(0)) if rest and not rest[0].startswith("-") else None
         saved = folder / "config.json"
-        if recipe is not None:
-            default = make_recipe(recipe)
-            if saved.is_file() and load_config(saved).recipe != default.recipe:
-                raise ValueError(
-                    f"{folder} is a run of {load_config(saved).recipe}, not of {recipe}; leave "
-                    "the recipe out or use another folder"
-                )
         if saved.is_file():
-            default = load_config(saved)
-        elif recipe is None:
+            settings = load_config(saved)
+            if recipe is not None and recipe.recipe != settings.recipe:
+                raise ValueError(
+                    f"{folder} is a run of {settings.recipe}, not of {recipe.recipe}; leave the "
+                    "recipe out or use another folder"
+                )
+        elif recipe is not None:
+            settings = recipe
+        else:
             raise ValueError(
                 f"{folder}: no run in here yet; name a recipe to begin one ({', '.join(RECIPES)})"
             )
         settings = tyro.cli(
-            RunConfig, default=default, args=rest, prog=f"{PROGRAM} {stage} {folder}"
+            RunConfig, default=settings, args=rest, prog=f"{PROGRAM} {stage} {folder}"
         )
         run_stage(stage, Run.open(folder, settings))
 
@@ -148,5 +181,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-    console.print()
     sys.exit(main())

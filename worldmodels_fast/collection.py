@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 
 from worldmodels_fast import data, envs
+from worldmodels_fast.data import Floats, Frames
 from worldmodels_fast.policies import Policy, make_policy
 from worldmodels_fast.workers import run_tasks
 
@@ -44,26 +46,32 @@ class ShardTask:
     shard: int
     episodes: int
     environment: str
-    env_kwargs: dict[str, object] = field(hash=False)
+    env_kwargs: dict[str, Any] = field(hash=False)
     policies: tuple[str, ...]
     min_steps: int
     seed: int
 
 
 def play_episode(
-    env: gymnasium.Env, policy: Policy, max_steps: int, seed: int, rng: np.random.Generator
+    env: gymnasium.Env[Frames, Floats],
+    policy: Policy,
+    max_steps: int,
+    seed: int,
+    rng: np.random.Generator,
 ) -> data.Episode:
     """Play one episode and return its (frame before the action, action) records."""
     policy.reset(rng)
     frame, _ = env.reset(seed=seed)
-    frames, actions, rewards = [], [], []
+    frames: list[Frames] = []
+    actions: list[Floats] = []
+    rewards: list[float] = []
     terminated = truncated = False
     while not (terminated or truncated) and len(frames) < max_steps:
         action = policy.act()
         frames.append(frame)
         actions.append(action)
         frame, reward, terminated, truncated, _ = env.step(action)
-        rewards.append(reward)
+        rewards.append(float(reward))
     return data.Episode(
         frames=np.stack(frames),
         actions=np.stack(actions).astype(np.float32),
@@ -105,7 +113,7 @@ def collect(
     config: CollectConfig,
     *,
     seed: int,
-    env_kwargs: dict[str, object] | None = None,
+    env_kwargs: dict[str, Any] | None = None,
     on_shard: Callable[[int, int, int], None] = lambda episodes, seen, kept: None,
 ) -> None:
     """Collect every shard that `folder` does not hold yet.
@@ -126,8 +134,20 @@ def collect(
             f"episodes, shard_episodes: expected at least 1, got {config.episodes}, "
             f"{config.shard_episodes}"
         )
+    if not config.policies:
+        raise ValueError("policies: expected the name of at least one")
     for name in config.policies:
         make_policy(name)
+    longest = min(
+        envs.ENVIRONMENTS[environment].max_steps,
+        int((env_kwargs or {}).get("max_steps", envs.ENVIRONMENTS[environment].max_steps)),
+    )
+    if config.min_steps >= longest:
+        raise ValueError(
+            f"min_steps: {config.min_steps} would reject every episode: none is longer than "
+            f"{longest} steps"
+        )
+    data.remove_unfinished(folder)
     n_shards = -(-config.episodes // config.shard_episodes)
     done = set(data.finished_shards(folder))
     tasks = [
@@ -146,3 +166,4 @@ def collect(
     ]
     for task, (seen, kept) in run_tasks(collect_shard, tasks, workers=config.workers):
         on_shard(task.episodes, seen, kept)
+    data.remove_unfinished(folder)

@@ -8,18 +8,21 @@ file per shard. Frames are only ever read a few shards at a time.
 
 from __future__ import annotations
 
+import json
 import os
 import queue
+import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 HELD_OUT_EVERY = 20
 """Every 20th shard is never trained on: losses are reported on it."""
@@ -59,9 +62,18 @@ def finished_shards(folder: Path, suffix: str = "") -> list[int]:
     """Return the numbers of the shards that `folder` holds, sorted; none if there is no folder."""
     if not folder.is_dir():
         return []
-    names = (p.name for p in folder.iterdir() if p.name.startswith("shard-"))
-    stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
-    return sorted(int(stem.removeprefix("shard-")) for stem in stems if "." not in stem)
+    name = re.compile(r"shard-([0-9]+)" + re.escape(suffix))
+    matches = (name.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed writers have left in `folder`; nobody may be writing into it now."""
+    for path in folder.glob("shard-*.unfinished"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def split_held_out(shards: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -75,7 +87,7 @@ def split_held_out(shards: Sequence[int]) -> tuple[list[int], list[int]]:
 
 
 def write_episodes(folder: Path, shard: int, episodes: Iterable[Episode], env_id: str) -> None:
-    """Write one shard as a Minari dataset of raw (not JPEG) frames.
+    """Write one shard as a Minari dataset of raw (not JPEG) frames; an older one is replaced.
 
     Minari wants T + 1 observations; the last one, which no action follows, repeats frame T - 1.
 
@@ -84,6 +96,9 @@ def write_episodes(folder: Path, shard: int, episodes: Iterable[Episode], env_id
         shard: number of the shard.
         episodes: its episodes, at least one.
         env_id: Gymnasium id of the environment, kept in the metadata.
+
+    Raises:
+        ValueError: no episodes.
     """
     import minari
     from minari.data_collector import EpisodeBuffer
@@ -127,7 +142,26 @@ def write_episodes(folder: Path, shard: int, episodes: Iterable[Episode], env_id
             "minari_version": minari.__version__,
         }
     )
+    if final.exists():  # its writer was killed between this line and telling anybody
+        shutil.rmtree(final)
     os.replace(unfinished, final)
+
+
+def shard_steps(folder: Path, shard: int) -> int:
+    """Return how many frames a shard holds, without reading them.
+
+    Raises:
+        FileNotFoundError: there is no such shard.
+    """
+    metadata = _existing(folder, shard) / "metadata.json"
+    return int(json.loads(metadata.read_text())["total_steps"])
+
+
+def _existing(folder: Path, shard: int) -> Path:
+    path = shard_path(folder, shard)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such shard; run the stage `collect` first")
+    return path
 
 
 def read_episodes(folder: Path, shard: int) -> Iterator[Episode]:
@@ -138,14 +172,9 @@ def read_episodes(folder: Path, shard: int) -> Iterator[Episode]:
     """
     from minari.dataset.minari_storage import MinariStorage
 
-    path = shard_path(folder, shard)
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such shard; run the stage `collect` first")
-    storage = MinariStorage.read(path)
+    storage = MinariStorage.read(_existing(folder, shard))
     seeds = [m.get("seed", -1) for m in storage.get_episode_metadata(range(storage.total_episodes))]
-    for raw, seed in zip(
-        storage.get_episodes(range(storage.total_episodes)), seeds, strict=True
-    ):
+    for raw, seed in zip(storage.get_episodes(range(storage.total_episodes)), seeds, strict=True):
         yield Episode(
             frames=raw["observations"][:-1],
             actions=raw["actions"],
@@ -155,9 +184,20 @@ def read_episodes(folder: Path, shard: int) -> Iterator[Episode]:
         )
 
 
-def read_frames(folder: Path, shard: int) -> Frames:
-    """Return all frames of one shard, uint8 (sum of T, 64, 64, 3)."""
-    return np.concatenate([episode.frames for episode in read_episodes(folder, shard)])
+def read_frames(folder: Path, *shards: int) -> Frames:
+    """Return all frames of some shards, uint8 (sum of T, 64, 64, 3)."""
+    n = sum(shard_steps(folder, shard) for shard in shards)
+    frames: Frames | None = None
+    filled = 0
+    for shard in shards:
+        for episode in read_episodes(folder, shard):
+            if frames is None:
+                frames = np.empty((n, *episode.frames.shape[1:]), np.uint8)
+            frames[filled : filled + len(episode)] = episode.frames
+            filled += len(episode)
+    if frames is None or filled != n:
+        raise ValueError(f"{folder}: expected {n} frames in shards {shards}, found {filled}")
+    return frames
 
 
 def frame_batches(
@@ -168,12 +208,13 @@ def frame_batches(
     seed: int,
     first_step: int = 0,
     shards_in_memory: int = 8,
-) -> Iterator[Frames]:
-    """Yield shuffled batches of frames for ever, reading ahead in a thread.
+) -> Generator[Frames, None, None]:
+    """Yield shuffled batches of frames for ever, reading ahead in a thread; close it when done.
 
     Each epoch deals the shards out in random groups of `shards_in_memory`; the frames of a group
-    are shuffled together. At most two groups are in memory. Order depends on `seed` alone, and a
-    resumed training passes `first_step`, the number of batches it has already taken.
+    are shuffled together, and those that do not fill a batch are left out. At most two groups are
+    in memory. Order depends on `seed` alone, and a resumed training passes `first_step`, the number
+    of batches it has already taken; the groups that it then skips are not read.
 
     Args:
         folder: the `episodes/` folder.
@@ -189,37 +230,35 @@ def frame_batches(
     Raises:
         ValueError: the shards hold fewer frames than one batch.
     """
-    ahead: queue.Queue[Frames | BaseException] = queue.Queue(maxsize=1)
+    # A group's frames, and the order in which to take them. Or why there are none.
+    ahead: queue.SimpleQueue[tuple[Frames, npt.NDArray[np.int64]] | BaseException]
+    ahead = queue.SimpleQueue()
+    wanted = threading.Semaphore()  # one group is read ahead of the one in use
     stop = threading.Event()
-
-    def put(item: Frames | BaseException) -> bool:
-        while not stop.is_set():
-            try:
-                ahead.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
 
     def read_ahead() -> None:
         try:
+            steps = {int(shard): shard_steps(folder, int(shard)) for shard in shards}
             to_skip = first_step
             epoch = 0
             while True:
                 rng = np.random.default_rng((seed, epoch))
-                order = rng.permutation(np.asarray(shards))
+                order = [int(shard) for shard in rng.permutation(np.asarray(shards))]
                 batches_in_epoch = 0
                 for start in range(0, len(order), shards_in_memory):
-                    group = np.concatenate(
-                        [read_frames(folder, int(s)) for s in order[start : start + shards_in_memory]]
-                    )
-                    n_batches = len(group) // batch
+                    group = order[start : start + shards_in_memory]
+                    n_frames = sum(steps[shard] for shard in group)
+                    n_batches = n_frames // batch
                     batches_in_epoch += n_batches
-                    picks = rng.permutation(len(group))[: n_batches * batch]
+                    picks = rng.permutation(n_frames)[: n_batches * batch]
                     skipped = min(to_skip, n_batches)
                     to_skip -= skipped
-                    if skipped < n_batches and not put(group[picks[skipped * batch :]]):
+                    if skipped == n_batches:
+                        continue
+                    wanted.acquire()
+                    if stop.is_set():
                         return
+                    ahead.put((read_frames(folder, *group), picks[skipped * batch :]))
                 if batches_in_epoch == 0:
                     raise ValueError(
                         f"{folder}: {len(shards)} shards hold too few frames for one batch of "
@@ -227,19 +266,24 @@ def frame_batches(
                     )
                 epoch += 1
         except BaseException as error:
-            put(error)
+            ahead.put(error)
 
     reader = threading.Thread(target=read_ahead, name="frame-reader", daemon=True)
     reader.start()
     try:
         while True:
-            group = ahead.get()
-            if isinstance(group, BaseException):
-                raise group
-            for start in range(0, len(group), batch):
-                yield group[start : start + batch]
+            item = ahead.get()
+            if isinstance(item, BaseException):
+                raise item
+            frames, picks = item
+            del item
+            wanted.release()
+            for start in range(0, len(picks), batch):
+                yield frames[picks[start : start + batch]]
+            del frames
     finally:
         stop.set()
+        wanted.release()
         reader.join()
 
 
@@ -274,16 +318,14 @@ def write_latents(folder: Path, shard: int, latents: Latents) -> None:
     """Write one shard of latents."""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = shard_path(folder, shard, ".safetensors.unfinished")
-    save_file(
-        {
-            "mu": latents.mu,
-            "logvar": latents.logvar,
-            "actions": latents.actions,
-            "lengths": latents.lengths,
-            "terminated": latents.terminated,
-        },
-        unfinished,
-    )
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "mu": latents.mu,
+        "logvar": latents.logvar,
+        "actions": latents.actions,
+        "lengths": latents.lengths,
+        "terminated": latents.terminated,
+    }
+    unfinished.write_bytes(save(arrays))  # `save_file`'s would be for its owner's eyes only
     os.replace(unfinished, shard_path(folder, shard, ".safetensors"))
 
 
@@ -291,8 +333,11 @@ def read_latents(folder: Path, shards: Sequence[int]) -> Latents:
     """Read shards of latents and join them: about 260 bytes for each step at Z = 64.
 
     Raises:
+        ValueError: no shards.
         FileNotFoundError: a shard is missing.
     """
+    if not shards:
+        raise ValueError(f"{folder}: no latents; run the stage `encode` first")
     parts = []
     for shard in shards:
         path = shard_path(folder, shard, ".safetensors")

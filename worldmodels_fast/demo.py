@@ -1,9 +1,8 @@
-"""`worldmodels-fast demo`: evolve a controller inside a bundled dream, then send it into the game."""
+"""`worldmodels-fast demo`: evolve a controller in a bundled dream, then send it into the game."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 
 from worldmodels_fast import envs
 from worldmodels_fast.controller import LinearController
-from worldmodels_fast.evaluation import EpisodeScore, evaluate_agent, evaluate_policy
+from worldmodels_fast.evaluation import save_evaluations
 from worldmodels_fast.evolution import EvolveConfig, Record, derive_seed, evolve
 from worldmodels_fast.pretrained import load_pretrained
 from worldmodels_fast.progress import StageProgress, console, sparkline
 from worldmodels_fast.report import write_report
+from worldmodels_fast.scoring import play_beside_random
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ def demo(config: DemoConfig) -> None:
     if config.episodes < 1:
         raise ValueError(f"episodes: expected at least 1, got {config.episodes}")
     world = load_pretrained(config.world)
-    card = envs.ENVIRONMENTS[world.config["environment"]]
-    env_kwargs = world.config.get("env_kwargs", {})
+    envs.card_of(world.config)  # an unknown environment is an error now, not in two minutes
     config.folder.mkdir(parents=True, exist_ok=True)
     for name in ("evolution_state.pickle", "history.jsonl", "evaluation.json", "report.html"):
         (config.folder / name).unlink(missing_ok=True)
@@ -98,35 +97,14 @@ def demo(config: DemoConfig) -> None:
     dreamer.save(config.folder / "world")
 
     console.print("It wakes up in the real game, which it has never seen.")
-    evaluations = {}
-    seed = derive_seed(config.seed, "demo")
-    for name, play, player in (
-        ("agent", evaluate_agent, config.folder / "world"),
-        ("random", evaluate_policy, "uniform"),
-    ):
-        with StageProgress(f"play: {name}", config.episodes, "episodes") as progress:
-            scores: list[float] = []
-
-            def on_episode(score: EpisodeScore, done: int, total: int) -> None:
-                scores.append(score.score)  # noqa: B023 (called inside this turn of the loop)
-                progress.update(done, f"survived {score.score:.0f} tics")  # noqa: B023
-
-            evaluations[name] = play(  # type: ignore[operator]
-                player,
-                card.env_id,
-                episodes=config.episodes,
-                seed=seed,
-                env_kwargs=env_kwargs,
-                on_episode=on_episode,
-            )
-    (config.folder / "evaluation.json").write_text(
-        json.dumps({name: e.to_json() for name, e in evaluations.items()}, indent=1) + "\n"
+    evaluations = play_beside_random(
+        config.folder / "world",
+        world.config["environment"],
+        episodes=config.episodes,
+        random_episodes=config.episodes,
+        seed=derive_seed(config.seed, "demo"),
+        env_kwargs=world.config.get("env_kwargs", {}),
     )
-    report = write_report(config.folder)
-    console.print(f"\nTics survived in the real game, {config.episodes} episodes each, skill "
-                  f"{env_kwargs.get('skill', 4)} (mean +- std [95% interval of the mean]):")
-    for name, evaluation in evaluations.items():
-        scores_text = " ".join(f"{score:.0f}" for score in evaluation.scores)
-        console.print(f"  {name:<7} {evaluation.summary()}   ({scores_text})")
-    console.print(f"  in the dream it survived {result.score:.0f} steps")
-    console.print(f"report: {report}")
+    save_evaluations(evaluations, config.folder / "evaluation.json")
+    console.print(f"In the dream it survived {result.score:.0f} steps.")
+    console.print(f"report: {write_report(config.folder)}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 from worldmodels_fast import envs, ops
 from worldmodels_fast.progress import console
@@ -16,30 +17,38 @@ from worldmodels_fast.progress import console
 DISTRIBUTIONS = ("worldmodels-fast", "torch", "numpy", "gymnasium", "vizdoom", "cma", "minari")
 
 
-def main() -> None:
-    """Print the report; every check really runs the thing that it is about."""
+def main() -> bool:
+    """Print the report; return whether everything works. Checks run what they are about."""
     console.print(f"python {sys.version.split()[0]} on {platform.platform()}")
     console.print(f"processors: {os.cpu_count()} ({platform.machine()})")
     for name in DISTRIBUTIONS:
-        _check(name, lambda name=name: version(name))
-    _check("kernels", lambda: f"{', '.join(ops.available_backends())}; in use: "
-                              f"{ops.default_backend()}")
-    _check("kernels agree with torch", _kernel_error)
-    _check("Doom", _doom)
-    free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
-    console.print(f"free disk: {free:.0f} GB (take-cover-quick writes about 20)")
+        _check(name, functools.partial(version, name))
+    works = [
+        _check("kernels", _kernels),
+        _check("kernels agree with torch", _kernel_error),
+        _check("Doom", _doom),
+    ]
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    console.print(f"free disk here: {free:.0f} GB (take-cover-quick writes about 20)")
+    return all(works)
 
 
-def _check(name: str, find_out: Callable[[], str]) -> None:
+def _check(name: str, find_out: Callable[[], str]) -> bool:
     try:
-        console.print(f"[green]ok[/]  {name}: {find_out()}")
+        found = find_out()
     except Exception as error:
-        console.print(f"[red]no[/]  {name}: {type(error).__name__}: {error}")
+        console.print(f"no  {name}: {type(error).__name__}: {error}", style="red")
+        return False
+    console.print(f"ok  {name}: {found}")
+    return True
+
+
+def _kernels() -> str:
+    return f"{', '.join(ops.available_backends())}; in use: {ops.default_backend()}"
 
 
 def _kernel_error() -> str:
     import numpy as np
-
     import torch
 
     from worldmodels_fast.mdn_rnn import MDNRNN

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -45,6 +46,8 @@ __all__ = [
     "evaluate_policy",
     "fidelity",
     "fidelity_table",
+    "load_evaluations",
+    "save_evaluations",
     "summary",
 ]
 
@@ -164,6 +167,20 @@ class Evaluation:
         """The inverse of `to_json`."""
         episodes = tuple(EpisodeScore(**episode) for episode in data["episodes"])
         return cls(settings=data["settings"], episodes=episodes)
+
+
+def save_evaluations(evaluations: dict[str, Evaluation], path: Path) -> None:
+    """Write several players' settings, summaries and every episode's score as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    text = json.dumps({name: e.to_json() for name, e in evaluations.items()}, indent=1)
+    unfinished.write_text(text + "\n")
+    os.replace(unfinished, path)
+
+
+def load_evaluations(path: Path) -> dict[str, Evaluation]:
+    """Read what `save_evaluations` wrote."""
+    return {name: Evaluation.from_json(e) for name, e in json.loads(path.read_text()).items()}
 
 
 def evaluate_agent(

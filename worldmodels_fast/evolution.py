@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 __all__ = ["EvolutionResult", "EvolveConfig", "derive_seed", "evolve"]
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from worldmodels_fast import ops
@@ -141,7 +144,7 @@ class MDNRNN(nn.Module):
     def weights(self) -> ops.MDNRNNWeights:
         """Return a copy of the weights as arrays, for the kernels."""
 
-        def array(parameter: Tensor) -> ops.FloatArray:
+        def array(parameter: Tensor) -> npt.NDArray[np.float32]:
             return parameter.detach().float().cpu().contiguous().numpy().copy()
 
         return ops.MDNRNNWeights(
@@ -156,6 +159,35 @@ class MDNRNN(nn.Module):
             n_mixtures=self.n_mixtures,
             predicts_done=self.predicts_done,
         )
+
+    def load_weights(self, weights: ops.MDNRNNWeights) -> MDNRNN:
+        """Take the weights of another M of the same sizes; returns self.
+
+        Raises:
+            ValueError: other sizes.
+        """
+        for name in ("latent_dim", "action_dim", "hidden_dim", "n_mixtures", "predicts_done"):
+            if getattr(weights, name) != getattr(self, name):
+                raise ValueError(
+                    f"{name}: this M's is {getattr(self, name)}, that of the weights "
+                    f"{getattr(weights, name)}"
+                )
+        parameters = {
+            "weight_ih": self.weight_ih,
+            "weight_hh": self.weight_hh,
+            "bias": self.bias,
+            "head_weight": self.head.weight,
+            "head_bias": self.head.bias,
+        }
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                array = torch.as_tensor(getattr(weights, name))
+                if array.shape != parameter.shape:
+                    raise ValueError(
+                        f"{name}: expected shape {tuple(parameter.shape)}, got {tuple(array.shape)}"
+                    )
+                parameter.copy_(array)
+        return self
 
 
 def mixture_nll(output: MDNRNNOutput, target: Tensor) -> Tensor:
@@ -220,11 +252,10 @@ class _LSTMWithRestarts(torch.autograd.Function):
             torch.mul(c, keep[t], out=c_before[t])
             h_before[t] = h * keep[t]
             gates[t] += h_before[t] @ weight.T
-            sigmoids, candidate, out_gate = gates[t].split((2 * hidden_dim, hidden_dim, hidden_dim), 1)
-            sigmoids.sigmoid_()
-            candidate.tanh_()
-            out_gate.sigmoid_()
-            in_gate, forget = sigmoids.chunk(2, dim=1)
+            gates[t, :, : 2 * hidden_dim].sigmoid_()
+            gates[t, :, 2 * hidden_dim : 3 * hidden_dim].tanh_()
+            gates[t, :, 3 * hidden_dim :].sigmoid_()
+            in_gate, forget, candidate, out_gate = gates[t].chunk(4, dim=1)
             c = torch.addcmul(forget * c_before[t], in_gate, candidate)
             torch.tanh(c, out=tanh_c[t])
             h = torch.mul(out_gate, tanh_c[t], out=hidden[t])
@@ -232,7 +263,8 @@ class _LSTMWithRestarts(torch.autograd.Function):
         return hidden, h.clone(), c
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    @once_differentiable
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, d_hidden: Tensor, d_h: Tensor, d_c: Tensor
     ) -> tuple[Tensor | None, ...]:
         gates, h_before, c_before, tanh_c, weight, keep = ctx.saved_tensors  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ def play_one(
     Returns:
         frames uint8 (T, 64, 64, 3), frame t from before action t, and actions float32 (T, A).
     """
-    card = envs.ENVIRONMENTS[world.config["environment"]]
+    card = envs.card_of(world.config)
     env = gymnasium.make(card.env_id, **(env_kwargs or world.config.get("env_kwargs", {})))
     agent = world.agent(seed=seed)
     frames, actions = [], []
@@ -51,7 +51,13 @@ def reconstruct(world: World, frames: Frames) -> Frames:
 
 @torch.no_grad()
 def dream_along(
-    world: World, first_frame: Frames, actions: Floats, *, temperature: float, seed: int
+    world: World,
+    first_frame: Frames,
+    actions: Floats,
+    *,
+    temperature: float,
+    seed: int,
+    shown: slice = slice(None),
 ) -> tuple[Frames, npt.NDArray[np.bool_]]:
     """Dream from a real first frame under given actions; V decodes what M dreams.
 
@@ -61,10 +67,12 @@ def dream_along(
         actions: float32 (T, A), for instance those of the real episode that began there.
         temperature: tau of the dream.
         seed: of the dream's noise.
+        shown: the steps whose frames are wanted.
 
     Returns:
-        frames uint8 (T, 64, 64, 3), the first being V's picture of `first_frame`, and whether the
-        dream said, at or before each step, that the episode had ended: bool (T,).
+        frames uint8 (N, 64, 64, 3) of the steps in `shown`, step 0 being V's picture of
+        `first_frame`; and bool (T,), whether the dream has said, at or before each step, that the
+        episode is over.
     """
     dream = world.dream(temperature=temperature)
     hidden_dim = world.mdn_rnn.hidden_dim
@@ -78,7 +86,7 @@ def dream_along(
         restart = np.full(1, t == 0, np.float32)
         z, h, c, done = dream.step(z, action[None].copy(), h, c, restart, seed, t)
         ended[t:] |= done[0]
-    return np.asarray(as_frames(world.vae.decode(torch.from_numpy(latents)))), ended
+    return np.asarray(as_frames(world.vae.decode(torch.from_numpy(latents[shown])))), ended
 
 
 def strip(rows: list[Frames], *, scale: int = 2, gap: int = 2) -> Frames:

@@ -25,8 +25,8 @@ from rich.text import Text
 SPARKS = "▁▂▃▄▅▆▇█"
 PLAIN_LINE_EVERY = 60.0
 
-console = Console(highlight=False)
-"""Where everything that a person should see is written."""
+console = Console(highlight=False, markup=False, soft_wrap=True)
+"""Where everything that a person should see is written: as it is, whatever brackets it holds."""
 
 
 class _Rate(ProgressColumn):
@@ -65,7 +65,7 @@ class StageProgress:
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 console=console,
             )
             self._task = self._bar.add_task(name, total=total, completed=done, unit=unit, text="")
@@ -118,8 +118,8 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
 def sparkline(values: list[float], width: int = 32) -> str:
     """Return the last `width` values as small bars between their minimum and maximum."""
     values = values[-width:]
-    if not values:
-        return ""
+    if not values or not console.encoding.lower().startswith("utf"):
+        return ""  # where they cannot be written, a training must not end with them
     low, high = min(values), max(values)
     scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
     return "".join(SPARKS[round((value - low) * scale)] for value in values)

@@ -17,7 +17,7 @@ from PIL import Image
 from worldmodels_fast import envs
 from worldmodels_fast.agent import World
 from worldmodels_fast.data import Frames
-from worldmodels_fast.evaluation import Evaluation, FidelityRow, Summary, fidelity_table
+from worldmodels_fast.evaluation import FidelityRow, Summary, fidelity_table, load_evaluations
 from worldmodels_fast.pictures import dream_along, play_one, reconstruct, strip
 from worldmodels_fast.training import read_metrics
 
@@ -52,7 +52,7 @@ def write_report(folder: Path) -> Path:
         f"<style>{STYLE}</style><h1>{title}</h1>{''.join(sections)}</html>\n"
     )
     path = folder / "report.html"
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
     return path
 
 
@@ -60,7 +60,7 @@ def _scores(folder: Path) -> Iterator[str]:
     path = folder / "evaluation.json"
     if not path.is_file():
         return
-    evaluations = {k: Evaluation.from_json(v) for k, v in json.loads(path.read_text()).items()}
+    evaluations = load_evaluations(path)
     settings = next(iter(evaluations.values())).settings
     rows = [(name, e.summary()) for name, e in evaluations.items()]
     yield "<h2>In the real game</h2>"
@@ -72,7 +72,7 @@ def _scores(folder: Path) -> Iterator[str]:
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots()
     top = max(e.scores.max() for e in evaluations.values())
-    bins = np.linspace(0, top, 31)
+    bins = np.linspace(0, top, 31).tolist()
     for name, evaluation in evaluations.items():
         axes.hist(evaluation.scores, bins=bins, alpha=0.6, label=name)
     card = _card(folder)
@@ -107,9 +107,9 @@ def dream_beside_reality(world: World) -> tuple[Frames, str]:
     temperatures = (1.0, float(world.config.get("dream", {}).get("temperature", 1.15)))
     for temperature in temperatures:
         dreamt, ended = dream_along(
-            world, frames[0], actions, temperature=temperature, seed=PICTURE_SEED
+            world, frames[0], actions, temperature=temperature, seed=PICTURE_SEED, shown=shown
         )
-        rows.append(dreamt[shown])
+        rows.append(dreamt)
         ends.append(int(ended.argmax()) + 1 if ended.any() else None)
     n = min(len(row) for row in rows)
     said = "; ".join(
@@ -129,7 +129,7 @@ def _learning_curve(folder: Path) -> Iterator[str]:
     path = folder / "history.jsonl"
     if not path.is_file():
         return
-    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = read_metrics(path)
     if not rows:
         return
     x = [row["generation"] + 1 for row in rows]
@@ -169,14 +169,26 @@ def _fidelity(folder: Path) -> Iterator[str]:
             yerr=[[row.dream.mean - row.dream.low], [row.dream.high - row.dream.mean]],
             fmt="o",
         )
-        axes.annotate(row.player, (row.game.mean, row.dream.mean), xytext=(5, 5),
-                      textcoords="offset points", fontsize=8)
-    top = 1.2 * max(max(row.game.high, row.dream.high) for row in rows)
-    line = np.array([1.0, top])
+        axes.annotate(
+            row.player,
+            (row.game.mean, row.dream.mean),
+            xytext=(5, 5),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    low = min(min(row.game.low, row.dream.low) for row in rows) / 1.5
+    top = max(max(row.game.high, row.dream.high) for row in rows) * 1.5
+    line = np.array([low, top])
     axes.plot(line, line, "k-", lw=0.8)
     axes.fill_between(line, line / 1.5, line * 1.5, color="black", alpha=0.08)
-    axes.set(xlim=(0, top), ylim=(0, top), xlabel="tics survived in the game",
-             ylabel="steps survived in the dream, tau = 1")
+    axes.set(
+        xlim=(low, top),
+        ylim=(low, top),
+        xscale="log",
+        yscale="log",
+        xlabel="tics survived in the game",
+        ylabel="steps survived in the dream, tau = 1",
+    )
     yield "<h2>Is the dream as deadly as the game?</h2>"
     yield f"<pre>{html.escape(fidelity_table(rows))}</pre>"
     yield _figure(figure, folder, "fidelity")
@@ -184,15 +196,29 @@ def _fidelity(folder: Path) -> Iterator[str]:
 
 def _training(folder: Path) -> Iterator[str]:
     curves = (
-        ("V", "vae.log.jsonl", {"reconstruction": "training", "held_out_reconstruction": "held out"},
-         "squared error of a frame", "The paper's log: 31.9 at step 500, about 4 at the end."),
-        ("M", "mdn_rnn.log.jsonl", {"z_loss": "training", "held_out_z_loss": "held out"},
-         "nats for each dimension", "The paper's log ends at 0.98. Values of different V cannot "
-         "be compared: a V that keeps more detail is harder to predict."),
-        ("M, the end of an episode", "mdn_rnn.log.jsonl",
-         {"done_loss": "training", "held_out_done_loss": "held out"},
-         "weighted cross-entropy", "The paper's log ends at 0.0005."),
-    )  # fmt: skip
+        (
+            "V",
+            "vae.log.jsonl",
+            {"reconstruction": "training", "held_out_reconstruction": "held out"},
+            "squared error of a frame",
+            "The paper's log: 31.9 at step 500, about 4 at the end.",
+        ),
+        (
+            "M",
+            "mdn_rnn.log.jsonl",
+            {"z_loss": "training", "held_out_z_loss": "held out"},
+            "nats for each dimension",
+            "The paper's log ends at 0.98. Values of different V cannot be compared: a V that "
+            "keeps more detail is harder to predict.",
+        ),
+        (
+            "M, the end of an episode",
+            "mdn_rnn.log.jsonl",
+            {"done_loss": "training", "held_out_done_loss": "held out"},
+            "weighted cross-entropy",
+            "The paper's log ends at 0.0005.",
+        ),
+    )
     for title, name, keys, label, note in curves:
         rows = [row for row in read_metrics(folder / name) if all(key in row for key in keys)]
         if not rows:

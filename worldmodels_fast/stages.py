@@ -14,31 +14,27 @@ import json
 import os
 import platform
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from worldmodels_fast import data, envs
 from worldmodels_fast.agent import World
 from worldmodels_fast.collection import collect
 from worldmodels_fast.controller import LinearController
 from worldmodels_fast.dream import Dream
-from worldmodels_fast.evaluation import (
-    Evaluation,
-    disagreements,
-    evaluate_agent,
-    evaluate_policy,
-    fidelity,
-    fidelity_table,
-)
+from worldmodels_fast.evaluation import save_evaluations
 from worldmodels_fast.evolution import Record, derive_seed, evolve
 from worldmodels_fast.mdn_rnn import MDNRNN
 from worldmodels_fast.progress import StageProgress, console, format_metrics, sparkline
 from worldmodels_fast.recipes import RunConfig, load_config, save_config
+from worldmodels_fast.scoring import compare_with_game, play_beside_random
 from worldmodels_fast.training import (
     encode_episodes,
     load_checkpoint,
@@ -61,10 +57,23 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, config: RunConfig) -> Run:
-        """Make the folder if need be, and write the configuration into it."""
+        """Make the folder if need be, and write the configuration into it.
+
+        Raises:
+            ValueError: the folder holds a run of another recipe, or stages that were done with
+                other settings.
+        """
+        path = folder / "config.json"
+        if path.is_file() and (earlier := load_config(path).recipe) != config.recipe:
+            raise ValueError(
+                f"{folder} is a run of {earlier}, not of {config.recipe}; use another folder"
+            )
+        run = cls(folder, config)
+        if problems := [problem for name in STAGES for problem in _problems(name, run)]:
+            raise ValueError("\n".join(problems))
         folder.mkdir(parents=True, exist_ok=True)
-        save_config(config, folder / "config.json")
-        return cls(folder, config)
+        save_config(config, path)
+        return run
 
     @classmethod
     def load(cls, folder: Path) -> Run:
@@ -99,11 +108,7 @@ class Run:
 
     def record(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage has left, or None."""
-        path = self.folder / "stages" / f"{stage}.json"
-        if not path.is_file():
-            return None
-        record: dict[str, Any] = json.loads(path.read_text())
-        return record
+        return _read_json(self.folder / "stages" / f"{stage}.json")
 
     def new_controller(self) -> LinearController:
         """Return an untrained controller of this run's form."""
@@ -157,12 +162,18 @@ class Run:
 def _weights(path: Path, stage: str) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise ValueError(f"{path}: not there yet; run the stage `{stage}` first")
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}); delete stages/{stage}.json and run `{stage}` again"
+        ) from error
 
 
 def _save_weights(module: torch.nn.Module, path: Path) -> None:
     unfinished = path.with_suffix(".unfinished")
-    save_file({k: v.contiguous() for k, v in module.state_dict().items()}, unfinished)
+    # `save_file` would leave a file that only its owner may read.
+    unfinished.write_bytes(save({k: v.contiguous() for k, v in module.state_dict().items()}))
     os.replace(unfinished, path)
 
 
@@ -193,7 +204,12 @@ def stage_collect(run: Run) -> dict[str, Any]:
             on_shard=on_shard,
         )
     seconds = time.monotonic() - began
-    return {"frames_seen": seen_now, "frames_per_second": seen_now / seconds if seen_now else 0.0}
+    frames = sum(data.shard_steps(run.episodes, s) for s in data.finished_shards(run.episodes))
+    return {
+        "frames_kept": frames,
+        "frames_seen": seen_now,  # these two of this run of the stage, were it killed in between
+        "frames_per_second": seen_now / seconds,
+    }
 
 
 def stage_train_vae(run: Run) -> dict[str, Any]:
@@ -271,26 +287,14 @@ def stage_fidelity(run: Run) -> dict[str, Any]:
         max_steps=run.config.evolve.max_steps,
         done_threshold=run.config.evolve.done_threshold,
     )
-    with StageProgress(
-        "fidelity", len(config.policies) * config.real_episodes, "real episodes"
-    ) as progress:
-        rows = fidelity(
-            dream,
-            run.card.env_id,
-            policies=config.policies,
-            episodes=config.real_episodes,
-            dream_episodes=config.dream_episodes,
-            seed=run.config.seed,
-            env_kwargs=run.config.env_kwargs,
-            folder=run.folder / "game",
-            on_episode=lambda score, done, total: progress.update(done),
-        )
-    console.print(fidelity_table(rows))
-    for row in disagreements(rows, config.warn_factor):
-        console.print(
-            f"[yellow]warning:[/] `{row.player}` survives {row.ratio:.2f} times as long in the "
-            "dream as in the game: what evolves in there may fail in reality"
-        )
+    rows = compare_with_game(
+        dream,
+        run.config.environment,
+        config,
+        seed=run.config.seed,
+        env_kwargs=run.config.env_kwargs,
+        folder=run.folder / "game",
+    )
     result = {"rows": [dataclasses.asdict(row) for row in rows]}
     _write_json(run.folder / "fidelity.json", result)
     return {row.player: row.ratio for row in rows}
@@ -364,70 +368,85 @@ def stage_evolve(run: Run) -> dict[str, Any]:
 def stage_evaluate(run: Run) -> dict[str, Any]:
     """Play the real game with the world's agent, on fresh seeds, beside the random policy."""
     config = run.config.evaluate
-    # A world that has been changed is a new player; its finished episodes are its own.
-    games = run.folder / "game"
-    seed = derive_seed(run.config.seed, "evaluate")
-
-    def play(
-        name: str, n: int, evaluate: Callable[..., Evaluation], player: Any, file: str
-    ) -> Evaluation:
-        with StageProgress(f"evaluate {name}", n, "episodes") as progress:
-            scores: list[float] = []
-
-            def on_episode(score: Any, done: int, total: int) -> None:
-                scores.append(score.score)
-                progress.update(done, f"mean {sum(scores) / len(scores):.0f}")
-
-            return evaluate(
-                player,
-                run.card.env_id,
-                episodes=n,
-                seed=seed,
-                workers=config.workers,
-                env_kwargs=run.config.env_kwargs,
-                progress_path=games / file,
-                on_episode=on_episode,
-            )
-
-    agent = play("agent", config.episodes, evaluate_agent, run.world, "evaluate-agent.jsonl")
-    uniform = play(
-        "random", config.random_episodes, evaluate_policy, "uniform", "evaluate-uniform.jsonl"
+    if not (run.world / "config.json").is_file():
+        raise ValueError(f"{run.world}: no finished world yet; run the stage `evolve` first")
+    evaluations = play_beside_random(
+        run.world,
+        run.config.environment,
+        episodes=config.episodes,
+        random_episodes=config.random_episodes,
+        seed=derive_seed(run.config.seed, "evaluate"),
+        workers=config.workers,
+        env_kwargs=run.config.env_kwargs,
+        progress_folder=run.folder / "game",
     )
-    _write_json(
-        run.folder / "evaluation.json", {"agent": agent.to_json(), "random": uniform.to_json()}
-    )
-    console.print(f"agent in the real game:  {agent.summary()}")
-    console.print(f"random policy:           {uniform.summary()}")
-    return {"agent": agent.summary().mean, "random": uniform.summary().mean}
+    save_evaluations(evaluations, run.folder / "evaluation.json")
+    return {name: evaluation.summary().mean for name, evaluation in evaluations.items()}
 
 
 def stage_report(run: Run) -> dict[str, Any]:
-    """Draw everything into one page, `report.html`."""
+    """Draw everything into one page, `report.html`, and write the world's model card."""
+    from worldmodels_fast.card import write_card
     from worldmodels_fast.report import write_report
 
-    path = write_report(run.folder)
-    console.print(f"report: {path}")
+    if run.world.is_dir():
+        write_card(run.folder)
+    console.print(f"report: {write_report(run.folder)}")
     return {}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: what it does, and the settings that it alone depends on."""
+    """A stage, and what its result depends on.
+
+    Attributes:
+        function: does it, and returns the figures for its record.
+        settings: the sections of the configuration that it alone depends on.
+        reads: the stages whose results it reads.
+        writes: its files and folders in the run's folder.
+        resumes_blindly: its half-done work does not say with which settings it was begun.
+        always: it is done again each time.
+    """
 
     function: Callable[[Run], dict[str, Any]]
-    settings: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    resumes_blindly: bool = False
     always: bool = False
 
 
 STAGES: dict[str, Stage] = {
-    "collect": Stage(stage_collect, ("collect",)),
-    "train-vae": Stage(stage_train_vae, ("vae",)),
-    "encode": Stage(stage_encode, ()),
-    "train-rnn": Stage(stage_train_rnn, ("rnn",)),
-    "fidelity": Stage(stage_fidelity, ("fidelity",)),
-    "evolve": Stage(stage_evolve, ("evolve", "controller")),
-    "evaluate": Stage(stage_evaluate, ("evaluate",)),
-    "report": Stage(stage_report, (), always=True),
+    "collect": Stage(stage_collect, ("collect",), (), ("episodes",), resumes_blindly=True),
+    "train-vae": Stage(
+        stage_train_vae,
+        ("vae",),
+        ("collect",),
+        ("vae.checkpoint", "vae.safetensors"),
+        resumes_blindly=True,
+    ),
+    "encode": Stage(stage_encode, (), ("collect", "train-vae"), ("latents",), resumes_blindly=True),
+    "train-rnn": Stage(
+        stage_train_rnn,
+        ("rnn",),
+        ("encode",),
+        ("mdn_rnn.checkpoint", "mdn_rnn.safetensors"),
+        resumes_blindly=True,
+    ),
+    "fidelity": Stage(stage_fidelity, ("fidelity",), ("encode", "train-rnn"), ("fidelity.json",)),
+    "evolve": Stage(
+        stage_evolve,
+        ("evolve", "controller"),
+        ("train-vae", "encode", "train-rnn"),
+        ("evolution_state.pickle", "controller.safetensors", "world"),
+    ),
+    "evaluate": Stage(
+        stage_evaluate,
+        ("evaluate",),
+        ("evolve",),
+        ("game/evaluate-agent.jsonl", "game/evaluate-uniform.jsonl", "evaluation.json"),
+    ),
+    "report": Stage(stage_report, always=True),
 }
 """In the order of a run."""
 
@@ -439,35 +458,29 @@ def run_stage(name: str, run: Run) -> None:
     """Run one stage, unless it is finished.
 
     Raises:
-        ValueError: no such stage, the stage before it is missing, or it is finished with other
-            settings.
+        ValueError: no such stage, the stage before it is missing, or it was done with other
+            settings or from other results.
     """
     if name not in STAGES:
         raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {name!r}")
     stage = STAGES[name]
-    everything = dataclasses.asdict(run.config)
-    settings = {key: everything[key] for key in ("environment", "env_kwargs", "seed")}
-    for key in stage.settings:
-        section = everything[key].items()
-        settings[key] = {k: v for k, v in section if k not in _NOT_OF_THE_RESULT}
-    settings = json.loads(json.dumps(settings))
-    before = run.record(name)
-    if before is not None and not stage.always:
-        if before["settings"] != settings:
-            raise ValueError(
-                f"{name} is finished in {run.folder} with other settings "
-                f"({_differences(before['settings'], settings)}); use another folder, or delete "
-                f"stages/{name}.json and what the stage wrote to do it again"
-            )
+    if problems := _problems(name, run):
+        raise ValueError("\n".join(problems))
+    if run.record(name) is not None and not stage.always:
         console.print(f"{name}: finished before")
         return
+    identity = {"settings": _settings(name, run), "inputs": _inputs(name, run)}
+    begun = _begun_path(name, run)
+    if stage.resumes_blindly:
+        _write_json(begun, identity)
     began = time.monotonic()
     figures = stage.function(run)
     _write_json(
         run.folder / "stages" / f"{name}.json",
         {
             "stage": name,
-            "settings": settings,
+            "id": uuid.uuid4().hex,
+            **identity,
             "figures": figures,
             "seconds": time.monotonic() - began,
             "machine": platform.machine(),
@@ -475,6 +488,7 @@ def run_stage(name: str, run: Run) -> None:
             "torch": torch.__version__,
         },
     )
+    begun.unlink(missing_ok=True)
 
 
 def run_all(run: Run) -> None:
@@ -483,16 +497,68 @@ def run_all(run: Run) -> None:
         run_stage(name, run)
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
+def _settings(name: str, run: Run) -> dict[str, Any]:
+    """What the stage's result depends on of the configuration, as JSON gives it back."""
+    everything = dataclasses.asdict(run.config)
+    settings = {key: everything[key] for key in ("environment", "env_kwargs", "seed")}
+    for key in STAGES[name].settings:
+        section = everything[key].items()
+        settings[key] = {k: v for k, v in section if k not in _NOT_OF_THE_RESULT}
+    as_json: dict[str, Any] = json.loads(json.dumps(settings))
+    return as_json
+
+
+def _inputs(name: str, run: Run) -> dict[str, str | None]:
+    """Which results the stage reads: each has an id of its own, a new one if it is done again."""
+    return {stage: (run.record(stage) or {}).get("id") for stage in STAGES[name].reads}
+
+
+def _begun_path(name: str, run: Run) -> Path:
+    return run.folder / "stages" / f"{name}.begun.json"
+
+
+def _problems(name: str, run: Run) -> list[str]:
+    """Why what the folder holds of this stage is not what this run would make."""
+    stage = STAGES[name]
+    written = [file for file in stage.writes if (run.folder / file).exists()]
+    before, state = run.record(name), "finished"
+    if before is None and written:
+        before, state = _read_json(_begun_path(name, run)), "half done"
+    if before is None or stage.always:
+        return []
+    differences = _differences(before["settings"], _settings(name, run))
+    ids = _inputs(name, run)
+    stale = [i for i, old in before.get("inputs", {}).items() if i in ids and ids[i] != old]
+    if stale:
+        differences.append(f"from an earlier {' and '.join(stale)}")
+    if not differences:
+        return []
+    files = " ".join([f"stages/{name}.json", *written])
+    return [
+        f"{name} is {state} in {run.folder} with other settings ({', '.join(differences)}); use "
+        f"another folder, or delete {files} in there to do it again"
+    ]
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     found = []
-    for key in now:
-        old, new = before.get(key), now[key]
+    for key in {**before, **now}:
+        old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            inner = _differences(old, new, f"{prefix}{key}.")
-            found += [inner] if inner else []
+            found += _differences(old, new, f"{prefix}{key}.")
         elif old != new:
             found.append(f"{prefix}{key}: {old!r}, now {new!r}")
-    return ", ".join(found)
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); delete it") from error
+    return value
 
 
 def _write_json(path: Path, value: Any) -> None:

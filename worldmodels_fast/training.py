@@ -6,9 +6,11 @@ randomness and data order, so it ends as if it had not been killed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +106,7 @@ def products_in_bf16(precision: Precision) -> bool:
     if precision != "auto":
         return precision == "bf16"
     # Without an instruction for it bfloat16 is slower than float32 on a CPU.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
@@ -116,15 +118,45 @@ def cosine(start: float, end: float, step: int, steps: int) -> float:
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint; it appears whole or not at all."""
     unfinished = path.with_suffix(".unfinished")
-    torch.save(state, unfinished)
+    with unfinished.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())  # the name must not reach the disk before what it names
     os.replace(unfinished, path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint if there is one. It is data only: nothing in it is executed."""
+    """Read a checkpoint if there is one. It is data only: nothing in it is executed.
+
+    Raises:
+        ValueError: the file is not a checkpoint.
+    """
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path}: not a checkpoint, or damaged; delete it to train from the beginning"
+        ) from error
+    return state
+
+
+def _restore(
+    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any] | None:
+    """Put a checkpoint's weights and moments into place; return it, or None if there is none."""
+    state = load_checkpoint(checkpoint)
+    if state is None:
+        return None
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{checkpoint}: made by a training with other sizes ({error}); delete it to train from "
+            "the beginning"
+        ) from error
     return state
 
 
@@ -134,7 +166,9 @@ class MetricsLog:
     def __init__(self, path: Path, first_step: int) -> None:
         self.path = path
         kept = [row for row in read_metrics(path) if row["step"] <= first_step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(unfinished, path)
 
     def write(self, step: int, metrics: Metrics) -> None:
         """Append a report."""
@@ -142,11 +176,15 @@ class MetricsLog:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
 
-def read_metrics(path: Path) -> list[Metrics]:
-    """Return a log's rows, oldest first; none if there is no log."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return a log's rows, oldest first; none if there is no log.
+
+    A kill may have left half a line at the end: that one is left out.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    lines = path.read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines]
 
 
 # --- V ----------------------------------------------------------------------------------------
@@ -184,54 +222,53 @@ def train_vae(
     model = VAE(config.latent_dim)
     optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
     step = 0
-    state = load_checkpoint(checkpoint)
+    state = _restore(checkpoint, model, optimizer)
     if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         step = state["step"]
     log = MetricsLog(checkpoint.with_suffix(".log.jsonl"), step)
     bf16 = products_in_bf16(config.precision)
-    held_out_frames = data.read_frames(episodes, held_out[0])[::7][:500]
+    held_out_frames = data.read_frames(episodes, held_out[0])[::7][:500].copy()
     batches = data.frame_batches(episodes, training, config.batch, seed=seed, first_step=step)
     sums = {"reconstruction": 0.0, "kl": 0.0}
     since = 0
     metrics: Metrics = {}
-    while step < config.steps:
-        images = as_images(torch.from_numpy(next(batches)))
-        for group in optimizer.param_groups:
-            group["lr"] = cosine(
-                config.learning_rate, config.final_learning_rate, step, config.steps
-            )
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            decoded, mu, logvar = model(images)
-        reconstruction, kl = vae_loss(images, decoded, mu, logvar, config.kl_tolerance)
-        optimizer.zero_grad()
-        (reconstruction + kl).backward()
-        optimizer.step()
-        step += 1
-        since += 1
-        sums["reconstruction"] += reconstruction.item()
-        sums["kl"] += kl.item()
-        if since == 50 or step == config.steps:
-            metrics |= {name: total / since for name, total in sums.items()}
-            _check_finite("V", step, metrics)
-            sums = dict.fromkeys(sums, 0.0)
-            since = 0
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            metrics |= _held_out_vae_loss(model, held_out_frames, config)
-            log.write(step, metrics)
-            save_checkpoint(
-                checkpoint,
-                {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "rng": torch.get_rng_state(),
-                    "step": step,
-                },
-            )
-        on_step(step, metrics)
-    batches.close()
+    with contextlib.closing(batches):
+        while step < config.steps:
+            images = as_images(torch.from_numpy(next(batches)))
+            for group in optimizer.param_groups:
+                group["lr"] = cosine(
+                    config.learning_rate, config.final_learning_rate, step, config.steps
+                )
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                decoded, mu, logvar = model(images)
+            reconstruction, kl = vae_loss(images, decoded, mu, logvar, config.kl_tolerance)
+            optimizer.zero_grad()
+            torch.autograd.backward(reconstruction + kl)
+            optimizer.step()
+            step += 1
+            since += 1
+            sums["reconstruction"] += reconstruction.item()
+            sums["kl"] += kl.item()
+            at_checkpoint = step % config.checkpoint_every == 0 or step == config.steps
+            if since == 50 or at_checkpoint:
+                metrics |= {name: total / since for name, total in sums.items()}
+                _check_finite("V", step, metrics)
+                sums = dict.fromkeys(sums, 0.0)
+                since = 0
+            if at_checkpoint:
+                metrics |= _held_out_vae_loss(model, held_out_frames, config)
+                log.write(step, metrics)
+                save_checkpoint(
+                    checkpoint,
+                    {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "rng": torch.get_rng_state(),
+                        "step": step,
+                    },
+                )
+            on_step(step, metrics)
     return model.eval()
 
 
@@ -255,6 +292,9 @@ def _held_out_vae_loss(model: VAE, frames: data.Frames, config: VAEConfig) -> Me
 
 # --- encode -----------------------------------------------------------------------------------
 
+ENCODE_BATCH = 500
+"""Frames that V looks at together."""
+
 
 @torch.no_grad()
 def encode_episodes(
@@ -273,18 +313,26 @@ def encode_episodes(
         model: V.
         precision: of the convolutions.
         on_shard: called with the number of frames of each finished shard.
+
+    Raises:
+        ValueError: no episodes.
     """
+    shards = data.finished_shards(episodes)
+    if not shards:
+        raise ValueError(f"{episodes}: no episodes; run the stage `collect` first")
     done = set(data.finished_shards(latents, ".safetensors"))
     bf16 = products_in_bf16(precision)
-    for shard in data.finished_shards(episodes):
+    for shard in shards:
         if shard in done:
             continue
         mus, logvars, actions, lengths, terminated = [], [], [], [], []
         for episode in data.read_episodes(episodes, shard):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                mu, logvar = model.encode(torch.from_numpy(episode.frames))
-            mus.append(mu.half().numpy())
-            logvars.append(logvar.half().numpy())
+            # A whole episode's activations would be gigabytes.
+            for frames in torch.split(torch.from_numpy(episode.frames), ENCODE_BATCH):
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    mu, logvar = model.encode(frames)
+                mus.append(mu.half().numpy())
+                logvars.append(logvar.half().numpy())
             actions.append(episode.actions)
             lengths.append(len(episode))
             terminated.append(episode.terminated)
@@ -441,10 +489,8 @@ def train_mdn_rnn(
     optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
     step = epoch = chunks_done = 0
     hidden: tuple[Tensor, Tensor] | None = None
-    saved = load_checkpoint(checkpoint)
+    saved = _restore(checkpoint, model, optimizer)
     if saved is not None:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
         step, epoch, chunks_done = saved["step"], saved["epoch"], saved["chunks_done"]
         hidden = saved["hidden"]
     log = MetricsLog(checkpoint.with_suffix(".log.jsonl"), step)
@@ -475,13 +521,11 @@ def train_mdn_rnn(
             if position < chunks_done:
                 continue
             for group in optimizer.param_groups:
-                group["lr"] = cosine(
-                    config.learning_rate, config.final_learning_rate, step, steps
-                )
+                group["lr"] = cosine(config.learning_rate, config.final_learning_rate, step, steps)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 z_loss, done_loss, hidden = mdn_rnn_loss(model, chunk, hidden, config.done_weight)
             optimizer.zero_grad()
-            (z_loss + done_loss).backward()
+            torch.autograd.backward(z_loss + done_loss)
             nn.utils.clip_grad_value_(model.parameters(), config.gradient_clip)
             optimizer.step()
             step += 1

@@ -21,6 +21,7 @@ class _FirstDeconvolution(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Map (N, in, 1, 1) to (N, out, k, k), channels last in memory."""
+        assert self.bias is not None
         n_in, n_out, rows, columns = self.weight.shape
         weight = self.weight.permute(0, 2, 3, 1).reshape(n_in, rows * columns * n_out)
         out = (x.flatten(1) @ weight).view(-1, rows, columns, n_out) + self.bias

@@ -1,24 +1,36 @@
 """Tasks in worker processes: a worker that dies is named and its task is done again.
 
-Python's own process pool does the work; what is added is that the death of a worker (a crash of a
-game's engine, the out-of-memory killer) neither hangs nor ends the run.
+Each worker has one pipe and one task at a time, so when it dies (a crash of a game's engine, the
+out-of-memory killer) it is known which task it took with it and how it ended; the other workers go
+on. Workers end by themselves when the process that started them is gone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import pickle
+import signal
+import sys
+import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 MAX_TRIES = 3
 """A task whose worker died, or that raised, is tried this often in all."""
+
+GOODBYE_SECONDS = 5.0
+"""How long a worker that is told to stop may take to put its things away."""
 
 
 def n_workers(workers: int | None) -> int:
@@ -28,17 +40,16 @@ def n_workers(workers: int | None) -> int:
         ValueError: fewer than one worker.
     """
     if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
     if workers < 1:
         raise ValueError(f"workers: expected at least 1, or None for all processors, got {workers}")
     return workers
 
 
-def _prepare_worker() -> None:
-    # Each worker is one process on one core; torch's own threads would fight over the cores.
-    import torch
-
-    torch.set_num_threads(1)
+class WorkerDied(Exception):
+    """A worker's process ended in the middle of a task; the message says how."""
 
 
 def run_tasks(
@@ -46,53 +57,187 @@ def run_tasks(
 ) -> Iterator[tuple[Task, Result]]:
     """Yield (task, function(task)) in the order in which they finish.
 
-    Processes are spawned, so `function` is a module's top-level function and tasks are picklable.
+    Processes are spawned, so `function` is a module's top-level function, tasks and results are
+    picklable, and a script that calls this has an `if __name__ == "__main__":`.
+
+    A task that raises, or whose worker dies, is done again with a `RuntimeWarning` which says what
+    happened.
 
     Raises:
         RuntimeError: a task failed `MAX_TRIES` times; its last error is the cause.
     """
     n = min(n_workers(workers), len(tasks))
-    if n == 0:
-        return
-    tries = dict.fromkeys(range(len(tasks)), 0)
+    tries = [0] * len(tasks)
     waiting = list(range(len(tasks)))[::-1]
-    while waiting:
-        pool = ProcessPoolExecutor(
-            n, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker
-        )
-        running: dict[Future[Result], int] = {}
-        try:
-            broken = False
-            while (waiting or running) and not (broken and not running):
-                # Two tasks per worker are enough to keep all of them busy.
-                while waiting and not broken and len(running) < 2 * n:
-                    index = waiting.pop()
-                    try:
-                        running[pool.submit(function, tasks[index])] = index
-                    except BrokenProcessPool:
-                        waiting.append(index)
-                        broken = True
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    index = running.pop(future)
-                    error = future.exception()
-                    if error is None:
-                        yield tasks[index], future.result()
-                        continue
-                    broken = broken or isinstance(error, BrokenProcessPool)
-                    tries[index] += 1
-                    if tries[index] >= MAX_TRIES:
-                        raise RuntimeError(
-                            f"task {tasks[index]!r} failed {MAX_TRIES} times; last: "
-                            f"{type(error).__name__}: {error}"
-                        ) from error
-                    warnings.warn(
-                        f"a worker failed ({type(error).__name__}: {error}); "
-                        f"doing its task again: {tasks[index]!r}",
-                        RuntimeWarning,
-                        stacklevel=2,
+    team: list[_Worker] = []
+    unfinished = len(tasks)
+    try:
+        while unfinished:
+            while waiting and len(team) < min(n, unfinished):
+                team.append(_Worker.start(function))
+            for worker in team:
+                if worker.task is None and waiting:
+                    worker.give(waiting.pop(), tasks)
+            for worker in _ready(team):
+                index, result, error = worker.take()
+                if isinstance(error, WorkerDied):
+                    team.remove(worker)
+                if error is None:
+                    unfinished -= 1
+                    yield tasks[index], result
+                    continue
+                tries[index] += 1
+                said = f"{type(error).__name__}: {error}"
+                if tries[index] >= MAX_TRIES:
+                    failure = RuntimeError(
+                        f"task {tasks[index]!r} failed {MAX_TRIES} times; last: {said}"
                     )
-                    waiting.append(index)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+                    for note in getattr(error, "__notes__", ()):
+                        failure.add_note(note)
+                    raise failure from error
+                warnings.warn(
+                    f"a worker failed ({said}); doing its task again: {tasks[index]!r}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                waiting.append(index)
+    finally:
+        _dismiss(team)
+
+
+@dataclass
+class _Worker:
+    """A process, the pipe to it, and the number of the task that it has."""
+
+    process: BaseProcess
+    pipe: Connection
+    task: int | None = None
+
+    @classmethod
+    def start(cls, function: Callable[[Any], Any]) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, function), daemon=True)
+        process.start()
+        theirs.close()  # or its end would not be seen when the process dies
+        return cls(process, ours)
+
+    def give(self, index: int, tasks: Sequence[Any]) -> None:
+        self.task = index
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(tasks[index])  # a worker that is dead is noticed by `take`
+
+    def take(self) -> tuple[int, Any, Exception | None]:
+        """The task's number with its result, or with what went wrong."""
+        assert self.task is not None
+        index, self.task = self.task, None
+        try:
+            if not self.pipe.poll():
+                raise EOFError
+            result, error = self.pipe.recv()
+        except (EOFError, OSError):
+            self.pipe.close()
+            self.wait_for_end()
+            said = _how_it_ended(self.process)
+            self.kill_all()
+            return index, None, WorkerDied(said)
+        return index, result, error
+
+    def wait_for_end(self) -> None:
+        """Wait for the process's end, for a while.
+
+        `Process.join` waits for the end of a pipe, which what the process has started holds, too.
+        """
+        end = time.monotonic() + GOODBYE_SECONDS
+        while self.process.exitcode is None and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def kill_all(self) -> None:
+        """Kill the process and what it has started: a game's engine does not notice its death."""
+        self.process.kill()
+        if hasattr(os, "killpg") and self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def _ready(team: list[_Worker]) -> list[_Worker]:
+    """Wait until some busy workers have something to say, or are dead."""
+    busy = [worker for worker in team if worker.task is not None]
+    while True:
+        # A dead worker's pipe ends at once, unless a process that it started holds it open.
+        spoke = wait([worker.pipe for worker in busy], timeout=0.5)
+        ready = [w for w in busy if w.pipe in spoke or w.process.exitcode is not None]
+        if ready:
+            return ready
+
+
+def _how_it_ended(process: BaseProcess) -> str:
+    code = process.exitcode
+    who = f"worker process {process.pid}"
+    if code is None:
+        return f"{who} closed its pipe but goes on running"
+    if code >= 0:
+        return f"{who} exited with status {code} in the middle of a task"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (often: out of memory)" if -code == signal.SIGKILL else ""
+    return f"{who} was killed by {name}{hint}"
+
+
+def _dismiss(team: list[_Worker]) -> None:
+    """Stop all workers; none is left behind, whatever they are in the middle of."""
+    for worker in team:
+        worker.pipe.close()  # an idle worker reads the end of its pipe and goes
+        if worker.task is not None:
+            worker.process.terminate()
+    for worker in team:
+        worker.wait_for_end()
+        worker.kill_all()
+        worker.process.join()
+
+
+# --- in the worker ----------------------------------------------------------------------------
+
+
+def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
+    """Do tasks until the pipe ends."""
+    import torch
+
+    os.set_inheritable(pipe.fileno(), False)
+    # Ctrl-C goes to every process of the terminal's group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    # Leave by way of `finally` and `atexit`: a game's engine must not outlive its worker.
+    signal.signal(signal.SIGTERM, _leave)
+    # A worker is one process on one core; torch's own threads would fight over the cores.
+    torch.set_num_threads(1)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            task = pipe.recv()
+            try:
+                result, error = function(task), None
+            except Exception as raised:
+                result, error = None, _portable(raised)
+            try:
+                pipe.send((result, error))
+            except (pickle.PicklingError, AttributeError, TypeError) as raised:
+                pipe.send((None, TypeError(f"the result cannot be pickled: {raised}")))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with its traceback as a note; another one if it cannot be pickled and read."""
+    text = "".join(traceback.format_exception(error))
+    copy: Exception = RuntimeError(f"{type(error).__name__}: {error}")
+    with contextlib.suppress(Exception):
+        again = pickle.loads(pickle.dumps(error))
+        if isinstance(again, Exception):
+            copy = again
+    copy.add_note(f"in the worker:\n{text}")
+    return copy

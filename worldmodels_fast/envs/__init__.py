@@ -6,13 +6,14 @@ nothing heavy (ViZDoom, Box2D) is imported before an environment is made.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium
 
 FRAME_SIZE = 64
 """Height and width in pixels of the frames that V eats."""
-
 
 DREAM_ENV_ID = "worldmodels_fast/TakeCoverDream-v0"
 """The dream as a vector environment, for `gymnasium.make_vec`."""
@@ -51,6 +52,21 @@ ENVIRONMENTS: dict[str, EnvironmentCard] = {
         solved_score=750.0,
     ),
 }
+
+
+def card_of(config: Mapping[str, Any]) -> EnvironmentCard:
+    """Return the card of the environment that a world's config.json names.
+
+    Raises:
+        ValueError: it names none, or none that is known.
+    """
+    name = config.get("environment")
+    if name not in ENVIRONMENTS:
+        raise ValueError(
+            f"environment: the world's config.json should name one of {', '.join(ENVIRONMENTS)}, "
+            f"got {name!r}"
+        )
+    return ENVIRONMENTS[name]
 
 
 def register_environments() -> None:

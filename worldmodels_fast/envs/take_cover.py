@@ -70,14 +70,14 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
         max_steps: int = MAX_STEPS,
         render_mode: str | None = None,
     ) -> None:
-        if skill not in range(1, 6):
+        if not isinstance(skill, int) or skill not in range(1, 6):
             raise ValueError(f"skill: expected an integer from 1 (easiest) to 5, got {skill!r}")
         if resolution not in RESOLUTIONS:
             raise ValueError(f"resolution: expected one of {RESOLUTIONS}, got {resolution!r}")
-        if frame_size < 1:
-            raise ValueError(f"frame_size: expected at least 1 pixel, got {frame_size}")
-        if max_steps < 1:
-            raise ValueError(f"max_steps: expected at least 1 tic, got {max_steps}")
+        if not isinstance(frame_size, int) or frame_size < 1:
+            raise ValueError(f"frame_size: expected at least 1 pixel, got {frame_size!r}")
+        if not isinstance(max_steps, int) or max_steps < 1:
+            raise ValueError(f"max_steps: expected at least 1 tic, got {max_steps!r}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(
                 f"render_mode: expected None or one of {self.metadata['render_modes']}, "
@@ -93,6 +93,7 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
         self._game: Any = None
         self._engine_files: tempfile.TemporaryDirectory[str] | None = None
         self._screen: Frame | None = None
+        self._health = 0.0
         self._steps = 0
         self._over = True
 
@@ -101,15 +102,19 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
     ) -> tuple[Frame, dict[str, Any]]:
         """Start a new episode; see `gymnasium.Env.reset`. `options` are not used."""
         super().reset(seed=seed)
-        if self._game is None or not self._game.is_running():
-            self._start_engine()
-        try:
-            self._game.set_seed(int(self.np_random.integers(_ENGINE_SEEDS)))
-            self._game.new_episode()
-            self._look()
-        except Exception as error:
-            raise self._engine_died(error) from error
+        engine_seed = int(self.np_random.integers(_ENGINE_SEEDS))
         self._steps = 0
+        if self._game is not None:
+            try:
+                self._new_episode(engine_seed)
+            except Exception:
+                self.close()  # it died since the last episode; a fresh one may do better
+        if self._game is None:
+            self._start_engine()
+            try:
+                self._new_episode(engine_seed)
+            except Exception as error:
+                raise self._engine_died(error) from error
         self._over = False
         return self._observation(), self._info()
 
@@ -130,8 +135,7 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
         try:
             self._game.make_action(buttons)
             terminated = bool(self._game.is_player_dead() or self._game.is_episode_finished())
-            if not terminated:
-                self._look()
+            self._look(terminated)
         except Exception as error:
             raise self._engine_died(error) from error
         self._steps += 1
@@ -139,15 +143,16 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
         self._over = terminated or truncated
         return self._observation(), 1.0, terminated, truncated, self._info()
 
-    def render(self) -> Frame | None:  # type: ignore[override]
+    def render(self) -> Frame | None:
         """Return the engine's whole screen, uint8 (rows, columns, 3), for "rgb_array"."""
         return self._screen if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Stop the engine's process and remove its files."""
-        if self._game is not None:
-            self._game.close()
-            self._game = None
+        game, self._game = self._game, None
+        self._over = True
+        if game is not None:
+            game.close()
         if self._engine_files is not None:
             self._engine_files.cleanup()
             self._engine_files = None
@@ -178,18 +183,24 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
             raise RuntimeError(f"Doom's engine did not start: {error}") from error
         self._game = game
 
+    def _new_episode(self, engine_seed: int) -> None:
+        self._game.set_seed(engine_seed)
+        self._game.new_episode()
+        self._look(over=False)
+
     def _engine_died(self, error: Exception) -> RuntimeError:
-        self._over = True
-        game, self._game = self._game, None
-        if game is not None:
-            game.close()
+        self.close()
         return RuntimeError(
             f"Doom's engine stopped in tic {self._steps} ({type(error).__name__}: {error}); "
             "reset() starts a new one"
         )
 
-    def _look(self) -> None:
-        self._screen = self._game.get_state().screen_buffer
+    def _look(self, over: bool) -> None:
+        import vizdoom
+
+        if not over:
+            self._screen = self._game.get_state().screen_buffer
+        self._health = float(self._game.get_game_variable(vizdoom.GameVariable.HEALTH))
 
     def _observation(self) -> Frame:
         assert self._screen is not None
@@ -198,7 +209,4 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
         return np.array(Image.fromarray(visible).resize(size, Image.Resampling.BOX))
 
     def _info(self) -> dict[str, Any]:
-        import vizdoom
-
-        health = self._game.get_game_variable(vizdoom.GameVariable.HEALTH)
-        return {"health": float(health), "skill": self.skill}
+        return {"health": self._health, "skill": self.skill}

@@ -1,0 +1,147 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_worlds import one_torch_thread, small_world  # noqa: F401
+
+from worldmodels_fast import pictures, report
+from worldmodels_fast.evaluation import EpisodeScore, Evaluation, FidelityRow
+from worldmodels_fast.report import write_report
+
+
+def read_picture(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def evaluation(scores):
+    settings = {
+        "player": "agent",
+        "env_id": "worldmodels_fast/TakeCover-v0",
+        "environment": {"skill": 4, "resolution": "160x120"},
+        "seed": 3,
+        "versions": {"vizdoom": "1.3"},
+    }
+    episodes = (EpisodeScore(i, i, float(s), int(s), True) for i, s in enumerate(scores))
+    return Evaluation(settings, tuple(episodes)).to_json()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run of everything but a world."""
+    folder = tmp_path / "<run>"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"recipe": "a <b> c"}')
+    (folder / "evaluation.json").write_text(
+        json.dumps({"agent": evaluation([500, 700, 2100]), "random": evaluation([200, 250, 180])})
+    )
+    with (folder / "history.jsonl").open("w") as file:
+        for generation in range(4):
+            record = {
+                "generation": generation,
+                "seconds": 1.5,
+                "mean": 100.0 + generation,
+                "min": 50.0,
+                "max": 200.0,
+                "std": 30.0,
+                "sigma": 0.1,
+                "steps": 12345,
+            }
+            if generation % 2:
+                record["mean_score"] = 120.0
+            file.write(json.dumps(record) + "\n")
+        file.write('{"generation": 4, "sec')  # a kill
+    rows = [FidelityRow.compare("still", [150, 170, 160], [200, 180, 190]).__dict__]
+    for row in rows:
+        row["game"], row["dream"] = row["game"].__dict__, row["dream"].__dict__
+    (folder / "fidelity.json").write_text(json.dumps({"rows": rows}))
+    with (folder / "vae.log.jsonl").open("w") as file:
+        file.write('{"step": 5, "held_out_reconstruction": 40.0}\n')
+        for step in (10, 20):
+            row = {"step": step, "reconstruction": 300 / step, "held_out_reconstruction": 31.0}
+            file.write(json.dumps(row) + "\n")
+    return folder
+
+
+def test_a_page_of_what_there_is(folder):
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    page = path.read_text(encoding="utf-8")
+    for heading in ("In the real game", "Evolution in the dream", "Training V", "Settings"):
+        assert f"<h2>{heading}</h2>" in page
+    for heading in ("The dream beside the game", "Training M"):
+        assert heading not in page
+    assert "<td>agent</td><td>3</td><td>1100</td>" in page
+    assert "skill 4" in page
+    assert "4 generations, 49,380 dream steps in 6 s, 8,230 steps/s" in page
+    assert "a &lt;b&gt; c" in page
+    assert "&lt;run&gt;" in page
+    assert "<run>" not in page
+    assert "src=" in page
+    assert page.count('src="data:image/png;base64,') == page.count("src=")  # nothing from outside
+    figures = {p.name for p in (folder / "figures").iterdir()}
+    assert figures == {"scores.png", "evolution.png", "fidelity.png", "vae-reconstruction.png"}
+    for name in figures:
+        assert read_picture(folder / "figures" / name).shape[1] > 300
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(ValueError, match="nothing to report yet; run the stages first"):
+        write_report(tmp_path)
+
+
+def test_the_world_is_drawn(folder, monkeypatch):
+    world = small_world(environment="take-cover", env_kwargs={"max_steps": 30})
+    world.save(folder / "world")
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "The dream beside the game" in page
+    assert "at temperatures 1 and 1.15" in page
+    picture = read_picture(folder / "figures" / "dream.png")
+    assert picture.shape[0] == 4 * 130 - 2  # the game, V's picture and two dreams
+    assert picture.shape[1] == 12 * 130 - 2
+    # A short episode has fewer frames than a row of pictures holds.
+    monkeypatch.setattr(report, "STRIP_FRAMES", 50)
+    picture, note = report.dream_beside_reality(world)
+    assert picture.shape[1] == 30 * 130 - 2
+    assert "one real episode of 30 tics" in note
+
+
+def test_a_world_of_no_environment():
+    with pytest.raises(ValueError, match=r"environment: .* got None"):
+        pictures.play_one(small_world(), seed=0)
+
+
+def test_playing_one_episode():
+    world = small_world(environment="take-cover", env_kwargs={"max_steps": 5})
+    frames, actions = pictures.play_one(world, seed=1)
+    assert frames.shape == (5, 64, 64, 3)
+    assert actions.shape == (5, 1)
+    np.testing.assert_array_equal(frames, pictures.play_one(world, seed=1)[0])
+    assert len(pictures.play_one(world, seed=1, env_kwargs={"max_steps": 3})[0]) == 3
+
+
+def test_dreaming_along():
+    world = small_world()
+    frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    actions = np.zeros((20, 1), np.float32)
+    frames, ended = pictures.dream_along(world, frame, actions, temperature=1.0, seed=2)
+    assert frames.shape == (20, 64, 64, 3)
+    assert frames.dtype == np.uint8
+    np.testing.assert_array_equal(frames[0], pictures.reconstruct(world, frame[None])[0])
+    assert ended.shape == (20,)
+    assert (np.diff(ended.astype(int)) >= 0).all()  # once it is over it stays over
+    some, _ = pictures.dream_along(
+        world, frame, actions, temperature=1.0, seed=2, shown=slice(0, 9, 3)
+    )
+    np.testing.assert_allclose(some, frames[:9:3], atol=1)
+
+
+def test_strips():
+    rows = [np.full((3, 2, 2, 3), value, np.uint8) for value in (10, 20)]
+    picture = pictures.strip(rows, scale=2, gap=1)
+    assert picture.shape == (2 * 5 - 1, 3 * 5 - 1, 3)
+    assert (picture[:4, :4] == 10).all()
+    assert (picture[5:, 10:] == 20).all()
+    assert (picture[4] == 255).all()
+    assert (picture[:, 4] == 255).all()
