@@ -32,7 +32,7 @@ def test_dream(benchmark, case, n, who):
     benchmark.group = f"dream {case.name} N={n}"
     members, rollouts = SIZES[n]
     steps = STEPS[case.name, n]
-    threads = min(THREADS, n)
+    threads = THREADS
     params = case.params(members)
     if who == "ours":
         run = ours(case, params, rollouts, steps, threads)

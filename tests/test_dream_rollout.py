@@ -52,6 +52,21 @@ def test_bitwise_the_same_for_threads_splits_and_runs(doom_like, backend):
             assert (again == returns[first : first + size]).all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("members", [1, 2, 3])
+def test_threads_that_share_each_step_change_nothing(doom_like, backend, members):
+    """Fewer rollouts than threads: the threads multiply parts of the same step."""
+    model = ops.pack_mdn_rnn(doom_like, backend=backend)
+    inputs = dream_inputs(members, doom_like)
+    settings = {**SETTINGS, "rollouts": 1, "max_steps": 300}
+    for seed in range(8):
+        settings["seed"] = seed
+        _, alone = ops.dream_rollout(model, *inputs, **settings, threads=1)
+        for threads in (2, 3, 4, 9):
+            _, together = ops.dream_rollout(model, *inputs, **settings, threads=threads)
+            assert (together == alone).all()
+
+
 def test_the_first_rollouts_do_not_depend_on_how_many_follow(doom_like):
     spec, params, *initial = dream_inputs(3, doom_like)
     _, many = ops.dream_rollout(doom_like, spec, params, *initial, **SETTINGS)

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cpu/controller.h"
+#include "cpu/team.h"
 
 namespace wmf {
 namespace {
@@ -51,8 +52,8 @@ bool start_rollout(const DreamArrays& a, const Layout& l, DreamProgress* progres
   return true;
 }
 
-void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, void (*poll)(void*),
-           void* context, float* scratch) {
+void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, DreamTeam* team,
+           void (*poll)(void*), void* context, float* scratch) {
   const MdnRnnDims& d = a.model.dims;
   const Layout l = layout(d);
   const ControllerLayout cl = controller_layout(a.spec);
@@ -80,17 +81,17 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, void 
   // Rows are read and written in whole; what no slot has used yet must not hold NaNs by accident.
   fill_zero(x_next, n_slots * l.row);
 
+  Leader leader{team, 0, 0};
   while (active > 0) {
     poll(context);
-    if (__atomic_load_n(&progress->stop, __ATOMIC_RELAXED) != 0) return;
+    if (__atomic_load_n(&progress->stop, __ATOMIC_RELAXED) != 0) break;
 
     for (int64_t s = 0; s < active; ++s) {
       float* row = x + s * l.row;
       control(a.spec, cl, slots[s].controller, row + l.hidden, row, cell + s * l.hidden, buffer,
               row + l.hidden + l.latent);
     }
-    lstm(l, packed, x, x_next, cell, active, partial);
-    head(l, packed, x_next, active, out, partial);
+    leader.step(l, packed, x, x_next, cell, active, out, partial);
 
     for (int64_t s = 0; s < active;) {
       Slot& slot = slots[s];
@@ -126,6 +127,7 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, void 
     x = x_next;
     x_next = swap;
   }
+  leader.dismiss();
 }
 
 }  // namespace

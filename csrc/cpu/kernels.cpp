@@ -70,6 +70,7 @@ const Kernels WMF_KERNELS = {
     control_rows,
     dream_scratch_size,
     dream,
+    assist,
     math,
     philox_words,
 };

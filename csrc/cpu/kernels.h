@@ -10,6 +10,22 @@ enum class MathFunction { kExp, kLog, kTanh, kSigmoid, kCos2Pi };
 // Most rows that one block may hold. Its states stay in L2 and amortise one pass over the weights.
 constexpr int64_t kMaxBlockRows = 48;
 
+// Most rows that a team steps together: one tile of the product on every level.
+constexpr int64_t kMaxTeamRows = 3;
+
+// Threads that do each step of one block together (cpu/team.h). Alone: {1}. The leader writes
+// `size`, the step and `over` while the others wait at a meeting; the counters are for __atomic
+// builtins only.
+struct DreamTeam {
+  int32_t size;
+  int32_t over;  // not 0: the others may go
+  const float* x;
+  float *x_next, *cell, *out;
+  int64_t rows;
+  alignas(64) int32_t arrived;
+  alignas(64) uint32_t phase;
+};
+
 struct Kernels {
   // Packing: how many floats, and the packing itself. `packed` is 64-byte aligned, zeroed by the
   // caller.
@@ -29,10 +45,12 @@ struct Kernels {
   void (*controller)(const ControllerArrays&, float* scratch);
 
   // One thread's part of a dream, `slots` rollouts at a time, until none is left or progress->stop.
-  // `poll(context)` is called once per step.
+  // `poll(context)` is called once per step. It leads `team`, whose other threads are in `assist`
+  // until it ends; with more than one thread, slots <= kMaxTeamRows.
   int64_t (*dream_scratch_size)(const DreamArrays&, int64_t slots);
-  void (*dream)(const DreamArrays&, int64_t slots, DreamProgress* progress, void (*poll)(void*),
-                void* context, float* scratch);
+  void (*dream)(const DreamArrays&, int64_t slots, DreamProgress* progress, DreamTeam* team,
+                void (*poll)(void*), void* context, float* scratch);
+  void (*assist)(const DreamArrays&, DreamTeam* team, int64_t index);
 
   // For the tests.
   void (*math)(MathFunction, const float* x, float* y, int64_t n);

@@ -9,18 +9,35 @@
 namespace wmf {
 namespace {
 
+// A share of a product's panels: part `index` of `of`.
+struct Part {
+  int64_t index, of;
+};
+constexpr Part kWhole{0, 1};
+
+// The panels of a part; `first` is what its first panel's number was.
+WMF_INLINE Panels share(const Panels& m, Part part, int64_t* first) {
+  *first = m.panels * part.index / part.of;
+  const int64_t end = m.panels * (part.index + 1) / part.of;
+  return Panels{m.weights + *first * m.depth * 4 * W, m.bias + *first * 4 * W, m.depth,
+                end - *first};
+}
+
 // c' = sigmoid(f) c + sigmoid(i) tanh(g);  h' = sigmoid(o) tanh(c').
 // x (rows, l.row) input rows; x_next: the same for the next step, of which h is written; cell
 // (rows, l.hidden) is updated in place. Gate pre-activations never leave the registers.
 void lstm(const Layout& l, const float* packed, const float* x, float* x_next, float* cell,
-          int64_t rows, float* partial) {
+          int64_t rows, float* partial, Part part) {
+  int64_t first;
+  const Panels m = share(lstm_panels(l, packed), part, &first);
   const auto update = [&](int64_t row, int64_t panel, const F(&gate)[4]) WMF_INLINE_LAMBDA {
-    float* c = cell + row * l.hidden + panel * W;
+    const int64_t unit = (first + panel) * W;
+    float* c = cell + row * l.hidden + unit;
     const F c_next = sigmoid(gate[1]) * load(c) + sigmoid(gate[0]) * tanh(gate[2]);
     store(c, c_next);
-    store(x_next + row * l.row + panel * W, sigmoid(gate[3]) * tanh(c_next));
+    store(x_next + row * l.row + unit, sigmoid(gate[3]) * tanh(c_next));
   };
-  multiply(lstm_panels(l, packed), x, l.row, rows, partial, update);
+  multiply(m, x, l.row, rows, partial, update);
 }
 
 WMF_INLINE int64_t head_row(const Layout& l) { return l.head_panels * 4 * W; }
@@ -28,12 +45,14 @@ WMF_INLINE int64_t head_row(const Layout& l) { return l.head_panels * 4 * W; }
 // x: rows whose h is the LSTM's output; out (rows, head_row): groups of [logmix K | mu K | logstd
 // K] vectors.
 void head(const Layout& l, const float* packed, const float* x, int64_t rows, float* out,
-          float* partial) {
+          float* partial, Part part) {
+  int64_t first;
+  const Panels m = share(head_panels(l, packed), part, &first);
   const int64_t stride = head_row(l);
   const auto write = [&](int64_t row, int64_t panel, const F(&y)[4]) WMF_INLINE_LAMBDA {
-    for (int v = 0; v < 4; ++v) store(out + row * stride + (panel * 4 + v) * W, y[v]);
+    for (int v = 0; v < 4; ++v) store(out + row * stride + ((first + panel) * 4 + v) * W, y[v]);
   };
-  multiply(head_panels(l, packed), x, l.row, rows, partial, write);
+  multiply(m, x, l.row, rows, partial, write);
 }
 
 WMF_INLINE float done_logit(const Layout& l, const float* packed, const float* h) {
@@ -85,8 +104,7 @@ WMF_INLINE void fill_zero(float* to, int64_t n) {
   __builtin_memset(to, 0, static_cast<std::size_t>(n) * sizeof(float));
 }
 
-// --- mdn_rnn_step
-// ---------------------------------------------------------------------------------------
+// --- mdn_rnn_step ------------------------------------------------------------------------------
 
 int64_t step_scratch_size(const MdnRnnDims& d) {
   const Layout l = layout(d);
@@ -119,8 +137,8 @@ void step_rows(const PackedMdnRnn& m, const StepArrays& a, int64_t row_begin, in
       copy(cell + r * l.hidden, a.c + n * d.hidden, d.hidden);
     }
 
-    lstm(l, m.data, x, x_next, cell, rows, partial);
-    head(l, m.data, x_next, rows, out, partial);
+    lstm(l, m.data, x, x_next, cell, rows, partial, kWhole);
+    head(l, m.data, x_next, rows, out, partial, kWhole);
 
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t n = first + r;
@@ -140,8 +158,7 @@ void step_rows(const PackedMdnRnn& m, const StepArrays& a, int64_t row_begin, in
   }
 }
 
-// --- mixture_sample
-// -------------------------------------------------------------------------------------
+// --- mixture_sample ----------------------------------------------------------------------------
 
 int64_t sample_scratch_size(int64_t mixtures) { return aligned(3 * mixtures * W); }
 

@@ -67,29 +67,47 @@ struct Watch {
   }
 };
 
+// More threads than this do not make one step faster: they meet three times in it.
+constexpr int kMaxTeam = 4;
+
 }  // namespace
 
 bool dream_rollout(const Kernels& kernels, const DreamArrays& arrays, int threads,
                    const std::function<bool()>& interrupted) {
   const int64_t total = arrays.members * arrays.rollouts;
-  const int n = static_cast<int>(std::min<int64_t>(threads, total));
-  const int64_t slots = std::min(kMaxBlockRows, (total + n - 1) / n);
-
-  const int64_t size = (kernels.dream_scratch_size(arrays, slots) + 15) / 16 * 16;
-  std::vector<AlignedFloats> scratch;
-  for (int i = 0; i < n; ++i) scratch.emplace_back(size);
   DreamProgress progress{0, 0};
   Watch watch{interrupted, &progress, Clock::now()};
-  run_in_parallel(
-      n,
-      [&](int i) {
-        // Only the calling thread may ask: Python answers signals on its main thread.
-        const auto poll =
-            i == 0 ? [](void* context) { static_cast<Watch*>(context)->look(); } : [](void*) {};
-        kernels.dream(arrays, slots, &progress, poll, &watch,
-                      scratch[static_cast<size_t>(i)].get());
-      },
-      [&] { watch.look(); });
+  // Only the calling thread may ask: Python answers signals on its main thread.
+  const auto ask = [](void* context) { static_cast<Watch*>(context)->look(); };
+  const auto do_not_ask = [](void*) {};
+
+  if (total < threads && total <= kMaxTeamRows) {  // all threads on every step
+    const AlignedFloats scratch(kernels.dream_scratch_size(arrays, total));
+    DreamTeam team{};
+    team.size = std::min(threads, kMaxTeam);
+    run_in_parallel(team.size, [&](int i) {
+      if (i == 0) {
+        kernels.dream(arrays, total, &progress, &team, ask, &watch, scratch.get());
+      } else {
+        kernels.assist(arrays, &team, i);
+      }
+    });
+  } else {  // each thread its own rollouts
+    const int n = static_cast<int>(std::min<int64_t>(threads, total));
+    const int64_t slots = std::min(kMaxBlockRows, (total + n - 1) / n);
+    const int64_t size = (kernels.dream_scratch_size(arrays, slots) + 15) / 16 * 16;
+    std::vector<AlignedFloats> scratch;
+    for (int i = 0; i < n; ++i) scratch.emplace_back(size);
+    run_in_parallel(
+        n,
+        [&](int i) {
+          DreamTeam alone{};
+          alone.size = 1;
+          kernels.dream(arrays, slots, &progress, &alone, i == 0 ? ask : do_not_ask, &watch,
+                        scratch[static_cast<size_t>(i)].get());
+        },
+        [&] { watch.look(); });
+  }
   return __atomic_load_n(&progress.stop, __ATOMIC_RELAXED) == 0;
 }
 

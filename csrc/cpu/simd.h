@@ -45,6 +45,15 @@ WMF_INLINE void store(uint32_t* p, U x) { *reinterpret_cast<WordsInMemory*>(p) =
 WMF_INLINE F splat(float x) { return x - F{}; }  // x - 0 is x, also for x = -0
 WMF_INLINE U splat(uint32_t x) { return x + U{}; }
 
+// Tells the processor that this is a loop that waits.
+WMF_INLINE void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
 // 0, 1, ..., W - 1
 WMF_INLINE U lane_index() {
   U lanes = {};
