@@ -444,7 +444,7 @@ STAGES: dict[str, Stage] = {
         stage_evaluate,
         ("evaluate",),
         ("evolve",),
-        ("game/evaluate-agent.jsonl", "game/evaluate-uniform.jsonl", "evaluation.json"),
+        ("game/evaluate-agent.jsonl", "game/evaluate-random.jsonl", "evaluation.json"),
     ),
     "report": Stage(stage_report, always=True),
 }
