@@ -43,7 +43,7 @@ def test_an_unknown_command(capsys):
     status, out, err = main(capsys, "rum", "take-cover-smoke")
     assert (status, out) == (2, "")
     assert "no command 'rum'" in err
-    assert "commands" in err
+    assert "did you mean 'run'? worldmodels-fast --help lists them" in err
 
 
 @pytest.mark.parametrize(
@@ -225,3 +225,40 @@ def test_stages_are_the_runs_order():
         "evaluate",
         "report",
     ]
+
+
+def test_the_version(capsys):
+    status, out, _ = main(capsys, "--version")
+    assert status == 0
+    assert out.startswith("worldmodels-fast ")
+
+
+def test_a_run_in_a_relative_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--collect.episodes", "2", "--collect.shard-episodes", "1"]
+    status, _, err = main(capsys, "collect", "runs/here", "take-cover-smoke", *options)
+    assert (status, err) == (0, "")
+    assert len(list((tmp_path / "runs/here/episodes").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--evolve.temperature", "-1"], "temperature: expected a positive number, got -1"),
+        (["--collect.policies", "dance"], "policy: expected one of uniform"),
+        (["--env-kwargs.resolution", "1x1"], "env_kwargs: take-cover refuses them: resolution"),
+        (["--controller.features", "x"], "features: expected a non-empty choice"),
+    ],
+)
+def test_what_would_fail_in_a_later_stage_fails_before_the_first(capsys, tmp_path, option, words):
+    folder = tmp_path / "run"
+    status, _, err = main(capsys, "run", "take-cover-smoke", "--folder", folder, *option)
+    assert status == 2
+    assert words in err
+    assert not folder.exists()
+
+
+def test_a_mistyped_world_is_told_the_worlds(capsys):
+    status, _, err = main(capsys, "evaluate", "take-cove")
+    assert status == 2
+    assert "or name a world (take-cover)" in err

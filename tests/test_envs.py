@@ -248,7 +248,7 @@ def test_an_engine_that_cannot_start_says_why(monkeypatch):
     env = TakeCoverEnv()
     with pytest.raises(RuntimeError, match=r"did not start: .*no doom here"):
         env.reset(seed=0)
-    assert env._engine_files is None
+    assert env._stop_engine is None
     monkeypatch.undo()
     env.reset(seed=0)
     env.close()

@@ -434,3 +434,9 @@ def test_backends(monkeypatch):
     for name in missing:
         with pytest.raises(ValueError, match=f"backend: '{name}' cannot run here"):
             ops.mixture_sample(*random_mixture(2, 3, 4), 1.0, backend=name)
+
+
+def test_a_module_in_a_models_place_is_told_about_weights():
+    z = np.zeros((1, 4), np.float32)
+    with pytest.raises(TypeError, match=r"model: expected MDNRNNWeights .*\.weights\(\).* got str"):
+        ops.mdn_rnn_step("M", z, z, z, z)

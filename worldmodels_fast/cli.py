@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import tyro
 
-from worldmodels_fast import doctor
+from worldmodels_fast import __version__, doctor
 from worldmodels_fast.demo import DemoConfig, demo
 from worldmodels_fast.pretrained import pretrained_names
 from worldmodels_fast.recipes import RECIPES, FidelityConfig, RunConfig, load_config, make_recipe
@@ -39,10 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(_help())
         return 0
+    if args[0] == "--version":
+        print(f"{PROGRAM} {__version__}")
+        return 0
     name, rest = args[0], args[1:]
     command = COMMANDS.get(name) or (_stage_command(name) if name in STAGES else None)
     if command is None:
-        print(f"error: no command {name!r}\n\n{_help()}", file=sys.stderr)
+        near = difflib.get_close_matches(name, [*COMMANDS, *STAGES], n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        print(f"error: no command {name!r}; {meant}{PROGRAM} --help lists them", file=sys.stderr)
         return 2
     try:
         command(rest)
@@ -121,6 +127,7 @@ def _is_world(name_or_folder: str) -> bool:
 
 def _stage_command(stage: str) -> Callable[[list[str]], None]:
     bundled = ", ".join(pretrained_names())
+    or_world = f"; or name a world ({bundled})" if stage in WORLD_COMMANDS else ""
     world = f" Or a world: {bundled}, or its folder." if stage in WORLD_COMMANDS else ""
 
     def command(args: list[str]) -> None:
@@ -148,7 +155,8 @@ def _stage_command(stage: str) -> Callable[[list[str]], None]:
             settings = recipe
         else:
             raise ValueError(
-                f"{folder}: no run in here yet; name a recipe to begin one ({', '.join(RECIPES)})"
+                f"{folder}: no run in here yet; name a recipe to begin one "
+                f"({', '.join(RECIPES)}){or_world}"
             )
         settings = tyro.cli(
             RunConfig, default=settings, args=rest, prog=f"{PROGRAM} {stage} {folder}"
@@ -164,7 +172,7 @@ def _summary(function: Callable[..., object]) -> str:
 
 def _recipes_help() -> str:
     rows = (f"  {name:<18} {_summary(make)}" for name, make in RECIPES.items())
-    return "recipes:\n" + "\n".join(rows)
+    return f"recipes (`{PROGRAM} run RECIPE --help` lists every setting):\n" + "\n".join(rows)
 
 
 def _help() -> str:

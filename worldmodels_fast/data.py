@@ -104,6 +104,7 @@ def write_episodes(folder: Path, shard: int, episodes: Iterable[Episode], env_id
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
+    folder = folder.resolve()  # Minari measures a dataset in a relative folder at a wrong place
     folder.mkdir(parents=True, exist_ok=True)
     final = shard_path(folder, shard)
     unfinished = shard_path(folder, shard, f".{os.getpid()}.unfinished")

@@ -93,7 +93,13 @@ def demo(config: DemoConfig) -> None:
     controller = LinearController.from_config(world.controller.config())
     with torch.no_grad():
         controller.flat.copy_(torch.from_numpy(result.params))
-    dreamer = dataclasses.replace(world, controller=controller)
+    if len(result.history) < config.generations:
+        console.print(
+            f"That were {len(result.history)} of {config.generations} generations: the time for "
+            f"it, {config.max_minutes:g} minutes, was up (--max-minutes)."
+        )
+    card = f"# {config.world}, with a controller evolved by `worldmodels-fast demo`\n"
+    dreamer = dataclasses.replace(world, controller=controller, card=card)
     dreamer.save(config.folder / "world")
 
     console.print("It wakes up in the real game, which it has never seen.")

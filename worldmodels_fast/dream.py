@@ -82,6 +82,8 @@ class Dream:
             raise ValueError(f"temperature: expected a positive number, got {temperature}")
         if max_steps < 1:
             raise ValueError(f"max_steps: expected at least 1, got {max_steps}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads: expected at least 1, or None for all, got {threads}")
         if not np.isfinite(done_threshold):
             raise ValueError(f"done_threshold: expected a finite logit, got {done_threshold}")
         if controller is None or isinstance(controller, ops.ControllerSpec):

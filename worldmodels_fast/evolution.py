@@ -75,6 +75,10 @@ class EvolveConfig:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not (np.isfinite(self.sigma0) and self.sigma0 > 0):
             raise ValueError(f"sigma0: expected a positive number, got {self.sigma0}")
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature: expected a positive number, got {self.temperature}")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps: expected at least 1, got {self.max_steps}")
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise ValueError(f"max_minutes: expected a positive number, got {self.max_minutes}")
         if taken := {"popsize", "seed", "randn"} & set(self.cma_options):

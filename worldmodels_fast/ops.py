@@ -25,8 +25,15 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from worldmodels_fast import _core
-from worldmodels_fast._core import PackedMDNRNN
+try:
+    from worldmodels_fast import _core
+    from worldmodels_fast._core import PackedMDNRNN
+except ImportError as error:
+    raise ImportError(
+        f"worldmodels_fast was imported from {os.path.dirname(__file__)}, where its compiled "
+        "extension is not: this is the source folder, and a package that is installed elsewhere "
+        "cannot be seen from it. Install with `pip install -e .`, or leave this folder."
+    ) from error
 
 if TYPE_CHECKING:
     import torch
@@ -480,7 +487,14 @@ def _backend(name: str | None) -> str:
 
 
 def _packed(model: PackedMDNRNN | MDNRNNWeights) -> PackedMDNRNN:
-    return model if isinstance(model, PackedMDNRNN) else pack_mdn_rnn(model)
+    if isinstance(model, PackedMDNRNN):
+        return model
+    if not isinstance(model, MDNRNNWeights):
+        raise TypeError(
+            f"model: expected MDNRNNWeights (of an MDNRNN: its .weights()) or what pack_mdn_rnn "
+            f"makes of them, got {type(model).__name__}"
+        )
+    return pack_mdn_rnn(model)
 
 
 @functools.lru_cache(maxsize=16)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image, ImageDraw
 
 from worldmodels_fast import envs
 from worldmodels_fast.agent import World
@@ -89,13 +91,16 @@ def dream_along(
     return np.asarray(as_frames(world.vae.decode(torch.from_numpy(latents[shown])))), ended
 
 
-def strip(rows: list[Frames], *, scale: int = 2, gap: int = 2) -> Frames:
+def strip(
+    rows: list[Frames], *, scale: int = 2, gap: int = 2, captions: Sequence[str] = ()
+) -> Frames:
     """Lay frames out, one row for each list of frames: uint8 (height, width, 3) on white.
 
     Args:
         rows: each uint8 (N, 64, 64, 3), all with the same N.
         scale: each pixel becomes scale x scale.
         gap: white pixels between frames.
+        captions: written into the rows' first frames.
     """
     n, height, width, _ = rows[0].shape
     canvas = np.full(
@@ -108,4 +113,8 @@ def strip(rows: list[Frames], *, scale: int = 2, gap: int = 2) -> Frames:
         for k, frame in enumerate(large):
             top, left = r * (height * scale + gap), k * (width * scale + gap)
             canvas[top : top + height * scale, left : left + width * scale] = frame
-    return canvas
+    image = Image.fromarray(canvas)
+    for r, caption in enumerate(captions):
+        at = (4, r * (height * scale + gap) + 2)
+        ImageDraw.Draw(image).text(at, caption, fill="white")
+    return np.array(image)

@@ -19,8 +19,9 @@ from typing import Any
 from worldmodels_fast import envs
 from worldmodels_fast.collection import CollectConfig
 from worldmodels_fast.evolution import EvolveConfig
-from worldmodels_fast.policies import FIDELITY_POLICIES
-from worldmodels_fast.training import RNNConfig, VAEConfig
+from worldmodels_fast.ops import ControllerSpec
+from worldmodels_fast.policies import FIDELITY_POLICIES, make_policy
+from worldmodels_fast.training import RNNConfig, VAEConfig, products_in_bf16
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class RunConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
-        """Check what no stage checks."""
+        """Check now what a stage would find wrong only hours later."""
         if self.environment not in envs.ENVIRONMENTS:
             raise ValueError(
                 f"environment: expected one of {', '.join(envs.ENVIRONMENTS)}, "
@@ -109,6 +110,22 @@ class RunConfig:
             )
         if self.seed < 0:
             raise ValueError(f"seed: expected a number from 0, got {self.seed}")
+        for policy in (*self.collect.policies, *self.fidelity.policies):
+            make_policy(policy)
+        for precision in (self.vae.precision, self.rnn.precision):
+            products_in_bf16(precision)
+        self.evolve.check(self.controller_spec().n_params)
+
+    def controller_spec(self) -> ControllerSpec:
+        """Return C's form with its sizes."""
+        return ControllerSpec(
+            features=self.controller.features,
+            latent_dim=self.vae.latent_dim,
+            hidden_dim=self.rnn.hidden_dim,
+            action_dim=envs.ENVIRONMENTS[self.environment].action_dim,
+            bias=self.controller.bias,
+            hidden_units=self.controller.hidden_units,
+        )
 
 
 def take_cover_paper() -> RunConfig:
@@ -142,7 +159,7 @@ def take_cover_quick() -> RunConfig:
 
 
 def take_cover_smoke() -> RunConfig:
-    """The whole pipeline in under four minutes on two cores: it proves that it runs, no more."""
+    """The whole pipeline in a minute or two: it proves that it runs, its dream is no good yet."""
     return RunConfig(
         recipe="take-cover-smoke",
         env_kwargs={"skill": 4, "resolution": "160x120"},

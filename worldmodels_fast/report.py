@@ -122,7 +122,8 @@ def dream_beside_reality(world: World) -> tuple[Frames, str]:
         "V's picture of the game, and M's dream from the same first frame under the same actions "
         f"at temperatures {temperatures[0]:g} and {temperatures[1]:g} ({said})."
     )
-    return strip([row[:n] for row in rows]), note
+    captions = ["the game", "as V sees it", *(f"dream, tau {tau:g}" for tau in temperatures)]
+    return strip([row[:n] for row in rows], captions=captions), note
 
 
 def _learning_curve(folder: Path) -> Iterator[str]:

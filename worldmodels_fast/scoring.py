@@ -34,6 +34,10 @@ RANDOM_POLICY = "uniform"
 """The paper's random baseline: a fresh uniform action at every step."""
 
 
+MOST_SCORES_PRINTED = 12
+"""Up to so many episodes, every score is printed."""
+
+
 @dataclass(frozen=True)
 class ScoreConfig:
     """Let a finished world's agent play the real game, beside the random policy.
@@ -143,7 +147,11 @@ def play_beside_random(
         "mean +- std [95% interval of the mean]:"
     )
     for name, evaluation in evaluations.items():
-        console.print(f"  {name:<7} {evaluation.summary()}  over {len(evaluation.episodes)}")
+        scores = " ".join(f"{score:.0f}" for score in evaluation.scores)
+        few = f"  ({scores})" if len(evaluation.episodes) <= MOST_SCORES_PRINTED else ""
+        console.print(
+            f"  {name:<7} {evaluation.summary()}  {len(evaluation.episodes)} episodes{few}"
+        )
     return evaluations
 
 

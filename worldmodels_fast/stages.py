@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -61,7 +62,7 @@ class Run:
 
         Raises:
             ValueError: the folder holds a run of another recipe, or stages that were done with
-                other settings.
+                other settings; or the environment refuses its settings.
         """
         path = folder / "config.json"
         if path.is_file() and (earlier := load_config(path).recipe) != config.recipe:
@@ -69,6 +70,10 @@ class Run:
                 f"{folder} is a run of {earlier}, not of {config.recipe}; use another folder"
             )
         run = cls(folder, config)
+        try:
+            gymnasium.make(run.card.env_id, **config.env_kwargs).close()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"env_kwargs: {config.environment} refuses them: {error}") from error
         if problems := [problem for name in STAGES for problem in _problems(name, run)]:
             raise ValueError("\n".join(problems))
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,7 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
         self.observation_space = spaces.Box(0, 255, (frame_size, frame_size, 3), np.uint8)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self._game: Any = None
-        self._engine_files: tempfile.TemporaryDirectory[str] | None = None
+        self._stop_engine: Callable[[], object] | None = None
         self._screen: Frame | None = None
         self._health = 0.0
         self._steps = 0
@@ -149,13 +151,11 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
 
     def close(self) -> None:
         """Stop the engine's process and remove its files."""
-        game, self._game = self._game, None
+        self._game = None
         self._over = True
-        if game is not None:
-            game.close()
-        if self._engine_files is not None:
-            self._engine_files.cleanup()
-            self._engine_files = None
+        if self._stop_engine is not None:
+            self._stop_engine()
+            self._stop_engine = None
 
     def _start_engine(self) -> None:
         import vizdoom
@@ -163,11 +163,13 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
         self.close()
         # The engine writes its settings and a `_vizdoom` folder where it is started; give it a
         # folder of its own, so that neither the user's nor another instance's is touched.
-        self._engine_files = tempfile.TemporaryDirectory(prefix="take-cover-")
+        files = tempfile.TemporaryDirectory(prefix="take-cover-")
         game = vizdoom.DoomGame()
+        # Also when the environment is forgotten, or Python ends: first the engine, then its files.
+        self._stop_engine = weakref.finalize(self, _stop_engine, game, files)
         try:
             game.load_config(str(Path(vizdoom.scenarios_path) / "take_cover.cfg"))
-            game.set_doom_config_path(str(Path(self._engine_files.name) / "engine.ini"))
+            game.set_doom_config_path(str(Path(files.name) / "engine.ini"))
             game.set_doom_skill(self.skill)
             game.set_screen_resolution(
                 getattr(vizdoom.ScreenResolution, "RES_" + self.resolution.upper())
@@ -176,7 +178,7 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
             game.set_window_visible(self.render_mode == "human")
             game.set_sound_enabled(False)
             game.set_mode(vizdoom.Mode.PLAYER)
-            with contextlib.chdir(self._engine_files.name):
+            with contextlib.chdir(files.name):
                 game.init()
         except Exception as error:
             self.close()
@@ -210,3 +212,8 @@ class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):
 
     def _info(self) -> dict[str, Any]:
         return {"health": self._health, "skill": self.skill}
+
+
+def _stop_engine(game: Any, files: tempfile.TemporaryDirectory[str]) -> None:
+    game.close()
+    files.cleanup()
