@@ -23,12 +23,17 @@ from worldmodels_fast import ops
 SIZES = [(1, 1), (1, 16), (4, 16), (64, 16)]
 
 
+PAUSE = 0.05
+"""Seconds before each run, in which the threads of the one before stop spinning for more work."""
+
+
 def alternate(runs: list[Callable[[], object]], seconds: float) -> list[float]:
     """Median time of each run; they take turns, so that whatever else the machine does hits all."""
     times: list[list[float]] = [[] for _ in runs]
     end = time.perf_counter() + seconds * len(runs)
     while time.perf_counter() < end or len(times[0]) < 3:
         for run, taken in zip(runs, times, strict=True):
+            time.sleep(PAUSE)
             begin = time.perf_counter()
             run()
             taken.append(time.perf_counter() - begin)
