@@ -1,9 +1,6 @@
 """Small random worlds for the tests of what is built on V, M and C."""
 
-from collections.abc import Iterator
-
 import numpy as np
-import pytest
 import torch
 
 from worldmodels_fast.agent import World
@@ -32,12 +29,3 @@ def small_world(predicts_done: bool = True, seed: int = 0, **config: object) -> 
     controller.set_flat(rng.normal(size=controller.n_params).astype(np.float32))
     latents = tuple(rng.normal(size=(5, 4)).astype(np.float32) for _ in range(2))
     return World(vae, mdn_rnn, controller, (latents[0], latents[1] - 2), "a card\n", config)
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    """For the modules that import it: single frames gain nothing from torch's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from small_worlds import one_torch_thread, small_world  # noqa: F401
+from small_worlds import small_world
 
 from worldmodels_fast import reference
 from worldmodels_fast.agent import World

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_worlds import one_torch_thread  # noqa: F401
 
 import worldmodels_fast as wmf
 from worldmodels_fast import ops, pretrained, reference

@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from small_worlds import one_torch_thread, small_world  # noqa: F401
+from small_worlds import small_world
 
 from worldmodels_fast import cli, demo, doctor, stages
 from worldmodels_fast.recipes import RECIPES, make_recipe

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from small_worlds import one_torch_thread, small_world  # noqa: F401
+from small_worlds import small_world
 
 from worldmodels_fast import evaluation
 from worldmodels_fast.evaluation import (

@@ -3,7 +3,6 @@ import pytest
 import torch
 from scipy.special import logsumexp
 from scipy.stats import norm
-from small_worlds import one_torch_thread  # noqa: F401
 from torch import nn
 
 from worldmodels_fast import MDNRNN, ops, reference

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from small_worlds import one_torch_thread, small_world  # noqa: F401
+from small_worlds import small_world
 
 from worldmodels_fast.pretrained import load_pretrained, pretrained_names
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from small_worlds import one_torch_thread, small_world  # noqa: F401
+from small_worlds import small_world
 
 from worldmodels_fast import pictures, report
 from worldmodels_fast.evaluation import EpisodeScore, Evaluation, FidelityRow

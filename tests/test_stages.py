@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from small_episodes import made_up_latents
-from small_worlds import one_torch_thread  # noqa: F401
 
 from worldmodels_fast import MDNRNN, VAE, World, cli, data, load_pretrained, stages
 from worldmodels_fast.recipes import make_recipe

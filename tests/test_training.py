@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from small_episodes import ENV_ID, made_up_episode, made_up_latents, write_made_up_episodes
-from small_worlds import one_torch_thread  # noqa: F401
 
 from worldmodels_fast import MDNRNN, VAE, data, training
 from worldmodels_fast.training import (

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from small_worlds import one_torch_thread  # noqa: F401
 from torch.nn import functional as F
 
 from worldmodels_fast import VAE
