@@ -29,15 +29,22 @@ def test_the_papers_parameter_counts(sizes, count):
     assert sum(p.numel() for p in MDNRNN(*sizes).parameters() if p.requires_grad) == count
 
 
-def test_the_lstm_is_torchs():
-    model = small(predicts_done=False)
-    z, action, (h, c) = inputs(7, 3, model)
-    lstm = nn.LSTM(6, 6)
+def torchs_lstm(model):
+    """torch's LSTM with the weights of M's."""
+    lstm = nn.LSTM(model.weight_ih.shape[1], model.hidden_dim)
     with torch.no_grad():
         lstm.weight_ih_l0.copy_(model.weight_ih)
         lstm.weight_hh_l0.copy_(model.weight_hh)
         lstm.bias_ih_l0.copy_(model.bias)
         lstm.bias_hh_l0.zero_()
+    return lstm
+
+
+def test_the_lstm_is_torchs():
+    model = small(predicts_done=False)
+    z, action, (h, c) = inputs(7, 3, model)
+    lstm = torchs_lstm(model)
+    with torch.no_grad():
         hidden, (h_end, c_end) = lstm(torch.cat([z, action], -1), (h[None], c[None]))
         out = model(z, action, (h, c))
     head = model.head(hidden).view(7, 3, 4, 3, 3)
@@ -115,12 +122,7 @@ def test_gradients_with_restarts():
 def test_gradients_are_torchs():
     model = small(predicts_done=False)
     z, action, (h, c) = inputs(7, 3, model)
-    lstm = nn.LSTM(6, 6)
-    with torch.no_grad():
-        lstm.weight_ih_l0.copy_(model.weight_ih)
-        lstm.weight_hh_l0.copy_(model.weight_hh)
-        lstm.bias_ih_l0.copy_(model.bias)
-        lstm.bias_hh_l0.zero_()
+    lstm = torchs_lstm(model)
     hidden, _ = lstm(torch.cat([z, action], -1), (h[None], c[None]))
     model.head(hidden).square().sum().backward()
     expected = [lstm.weight_ih_l0.grad, lstm.weight_hh_l0.grad, lstm.bias_ih_l0.grad]
