@@ -8,6 +8,7 @@ namespace wmf {
 extern const Kernels kGenericKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512Bf16Kernels;
 
 namespace {
 
@@ -19,15 +20,21 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
+bool has_avx512_bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16") &&
+         __builtin_cpu_supports("avx512vnni");
+}
 #else
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
+bool has_avx512_bf16() { return false; }
 #endif
 
 const Level kLevels[] = {
     {"generic", &kGenericKernels, always},
     {"avx2", &kAvx2Kernels, has_avx2},
     {"avx512", &kAvx512Kernels, has_avx512},
+    {"avx512_bf16", &kAvx512Bf16Kernels, has_avx512_bf16},
 };
 
 bool is_built(const Level& level) { return level.kernels->pack != nullptr; }

@@ -366,7 +366,7 @@ def test_bad_weights(good):
         ops.pack_mdn_rnn(dataclasses.replace(weights, hidden_dim=0))
     with pytest.raises(TypeError, match=r"n_mixtures: expected an integer, got 2\.5"):
         ops.pack_mdn_rnn(dataclasses.replace(weights, n_mixtures=2.5))
-    with pytest.raises(ValueError, match="precision: expected 'fp32', got 'fp8'"):
+    with pytest.raises(ValueError, match="precision: expected 'fp32', 'bf16' or 'int8', got 'fp8'"):
         ops.pack_mdn_rnn(weights, precision="fp8")
     no_done = random_weights(4, 2, 6, 3, False)
     with pytest.raises(ValueError, match="restart: expected None"):

@@ -5,6 +5,27 @@
 
 namespace wmf {
 
+namespace {
+
+constexpr std::pair<const char*, Precision> kPrecisions[] = {
+    {"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}, {"int8", Precision::kInt8}};
+
+Precision parse_precision(const std::string& name) {
+  for (const auto& [known, precision] : kPrecisions) {
+    if (name == known) return precision;
+  }
+  throw py::value_error("precision: expected 'fp32', 'bf16' or 'int8', got '" + name + "'");
+}
+
+}  // namespace
+
+std::string PackedModel::precision_name() const {
+  for (const auto& [name, known] : kPrecisions) {
+    if (precision == known) return name;
+  }
+  return "";
+}
+
 void check_backend(const std::string& name) { select_level(name); }
 
 PackedModel make_packed_model(const py::object& weight_ih, const py::object& weight_hh,
@@ -12,9 +33,7 @@ PackedModel make_packed_model(const py::object& weight_ih, const py::object& wei
                               const py::object& head_bias, int64_t latent_dim, int64_t action_dim,
                               int64_t hidden_dim, int64_t n_mixtures, bool predicts_done,
                               const std::string& backend, const std::string& precision) {
-  if (precision != "fp32") {
-    throw py::value_error("precision: expected 'fp32', got '" + precision + "'");
-  }
+  const Precision parsed = parse_precision(precision);
   const Level& level = select_level(backend);
   const int64_t done = predicts_done ? 1 : 0;
   const int64_t gates = 4 * hidden_dim, inputs = latent_dim + action_dim + done;
@@ -29,7 +48,7 @@ PackedModel make_packed_model(const py::object& weight_ih, const py::object& wei
       read_finite(head_bias, "head_bias", {{"O", outputs}}),
   };
   const py::gil_scoped_release release;
-  return PackedModel{dims, &level, pack(*level.kernels, weights)};
+  return PackedModel{dims, parsed, &level, pack(*level.kernels, weights, parsed)};
 }
 
 ControllerSpec Controller::view() const {
@@ -226,6 +245,20 @@ py::tuple py_dream_rollout(const PackedModel& model, const Controller& controlle
   return py::make_tuple(returns, lengths);
 }
 
+double py_peak_rate(const std::string& precision, const std::string& backend, int threads,
+                    double seconds) {
+  const Level& level = select_level(backend);
+  const Precision parsed = parse_precision(precision);
+  const py::gil_scoped_release release;
+  return peak_rate(*level.kernels, parsed, threads, seconds);
+}
+
+double py_read_rate(int64_t nbytes, const std::string& backend, int threads, double seconds) {
+  const Level& level = select_level(backend);
+  const py::gil_scoped_release release;
+  return read_rate(*level.kernels, nbytes, threads, seconds);
+}
+
 py::array_t<uint32_t> py_philox(const py::object& counter, uint64_t seed,
                                 const std::string& backend) {
   const Level& level = select_level(backend);
@@ -239,11 +272,11 @@ py::array_t<uint32_t> py_philox(const py::object& counter, uint64_t seed,
 FloatArray py_vector_math(const std::string& name, const py::object& x,
                           const std::string& backend) {
   const Level& level = select_level(backend);
-  const std::pair<const char*, MathFunction> functions[] = {{"exp", MathFunction::kExp},
-                                                            {"log", MathFunction::kLog},
-                                                            {"tanh", MathFunction::kTanh},
-                                                            {"sigmoid", MathFunction::kSigmoid},
-                                                            {"cos_2pi", MathFunction::kCos2Pi}};
+  const std::pair<const char*, MathFunction> functions[] = {
+      {"exp", MathFunction::kExp},           {"log", MathFunction::kLog},
+      {"tanh", MathFunction::kTanh},         {"sigmoid", MathFunction::kSigmoid},
+      {"cos_2pi", MathFunction::kCos2Pi},    {"gate_sigmoid", MathFunction::kGateSigmoid},
+      {"gate_tanh", MathFunction::kGateTanh}};
   for (const auto& [known, function] : functions) {
     if (name != known) continue;
     const float* data = read_floats(x, "x", {{"N", kAny}});
@@ -252,8 +285,10 @@ FloatArray py_vector_math(const std::string& name, const py::object& x,
     level.kernels->math(function, data, y.mutable_data(), n);
     return y;
   }
-  throw py::value_error("name: expected 'exp', 'log', 'tanh', 'sigmoid' or 'cos_2pi', got '" +
-                        name + "'");
+  throw py::value_error(
+      "name: expected 'exp', 'log', 'tanh', 'sigmoid', 'cos_2pi', 'gate_sigmoid' or 'gate_tanh', "
+      "got '" +
+      name + "'");
 }
 
 }  // namespace wmf

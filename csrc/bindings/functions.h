@@ -16,12 +16,13 @@ namespace wmf {
 // M's packed weights, with the level that they are packed for.
 struct PackedModel {
   MdnRnnDims dims;
+  Precision precision;
   const Level* level;
   AlignedFloats data;
 
-  PackedMdnRnn view() const { return PackedMdnRnn{dims, data.get()}; }
+  PackedMdnRnn view() const { return PackedMdnRnn{dims, precision, data.get()}; }
   std::string backend() const { return level->name; }
-  std::string precision() const { return "fp32"; }
+  std::string precision_name() const;
   int64_t nbytes() const { return data.size() * static_cast<int64_t>(sizeof(float)); }
 };
 
@@ -66,6 +67,11 @@ py::tuple py_dream_rollout(const PackedModel& model, const Controller& controlle
                            const py::object& initial_logvar, int64_t rollouts, uint64_t seed,
                            float temperature, int32_t max_steps, float done_threshold,
                            bool common_noise, int threads);
+
+double py_peak_rate(const std::string& precision, const std::string& backend, int threads,
+                    double seconds);
+
+double py_read_rate(int64_t nbytes, const std::string& backend, int threads, double seconds);
 
 py::array_t<uint32_t> py_philox(const py::object& counter, uint64_t seed,
                                 const std::string& backend);

@@ -12,7 +12,7 @@ PYBIND11_MODULE(_core, m) {
            "head_weight"_a, "head_bias"_a, "latent_dim"_a, "action_dim"_a, "hidden_dim"_a,
            "n_mixtures"_a, "predicts_done"_a, "backend"_a, "precision"_a)
       .def_property_readonly("backend", &wmf::PackedModel::backend)
-      .def_property_readonly("precision", &wmf::PackedModel::precision)
+      .def_property_readonly("precision", &wmf::PackedModel::precision_name)
       .def_property_readonly("nbytes", &wmf::PackedModel::nbytes)
       .def_property_readonly("latent_dim", [](const wmf::PackedModel& p) { return p.dims.latent; })
       .def_property_readonly("action_dim", [](const wmf::PackedModel& p) { return p.dims.action; })
@@ -40,6 +40,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("dream_rollout", &wmf::py_dream_rollout, "model"_a, "controller"_a, "params"_a,
         "initial_mu"_a, "initial_logvar"_a, py::kw_only(), "rollouts"_a, "seed"_a, "temperature"_a,
         "max_steps"_a, "done_threshold"_a, "common_noise"_a, "threads"_a);
+
+  m.def("peak_rate", &wmf::py_peak_rate, "precision"_a, "backend"_a, "threads"_a, "seconds"_a);
+  m.def("read_rate", &wmf::py_read_rate, "nbytes"_a, "backend"_a, "threads"_a, "seconds"_a);
 
   // For the tests.
   m.def("philox", &wmf::py_philox, "counter"_a, "seed"_a, "backend"_a);

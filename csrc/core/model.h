@@ -29,10 +29,14 @@ struct MdnRnnWeights {
   const float* head_bias;  // (O)
 };
 
+// The number format of the LSTM's and the head's matrix products. Everything else is float.
+enum class Precision : int32_t { kFp32, kBf16, kInt8 };
+
 // M's parameters in the order in which one level's kernels read them (cpu/layout.h); borrowed.
 struct PackedMdnRnn {
   MdnRnnDims dims;
-  const float* data;  // 64-byte aligned
+  Precision precision;
+  const float* data;  // 64-byte aligned; 4-byte words, most of them floats only in fp32
 };
 
 // N independent rows through M once. Inputs and outputs do not overlap.

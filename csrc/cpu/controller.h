@@ -78,21 +78,21 @@ void control(const ControllerSpec& s, const ControllerLayout& l, const float* pa
   fill_zero(layer1, round_up(outputs1, W));
   for (int64_t j = 0; j < outputs1; ++j) {
     const float* w = packed + l.weights1 + j * l.inputs;
-    F acc = splat(0.0f);
+    F products = splat(0.0f);
     for (int64_t f = 0; f < s.n_features; ++f) {
       const float* input = s.features[f] == 'z' ? z : s.features[f] == 'h' ? h : c;
       const int64_t n = s.features[f] == 'z' ? l.latent : l.hidden;
-      acc = dot(input, w, n, acc);
+      products += dot(input, w, n);
       w += n;
     }
-    layer1[j] = sum(acc) + packed[l.bias1 + j];
+    layer1[j] = sum(products) + packed[l.bias1 + j];
   }
   if (l.units > 0) {
     for (int64_t j = 0; j < l.units; j += W) store(units + j, tanh(load(units + j)));
     fill_zero(y, round_up(s.action, W));
     for (int64_t j = 0; j < s.action; ++j) {
-      const F acc = dot(units, packed + l.weights2 + j * l.units, l.units, splat(0.0f));
-      y[j] = sum(acc) + packed[l.bias2 + j];
+      const F products = dot(units, packed + l.weights2 + j * l.units, l.units);
+      y[j] = sum(products) + packed[l.bias2 + j];
     }
   }
 

@@ -17,16 +17,18 @@ struct Slot {
   float* controller;  // packed parameters, this slot's own
 };
 
+template <class Format>
 int64_t dream_scratch_size(const DreamArrays& a, int64_t slots) {
-  const Layout l = layout(a.model.dims);
+  const Layout l = layout<Format>(a.model.dims);
   const int64_t per_slot =
-      2 * l.row + l.hidden + head_row(l) + partial_size(1) + controller_layout(a.spec).size;
-  return slots * per_slot + controller_buffer_size(a.spec) + 7 * 16;
+      2 * row_size<Format>(l) + l.hidden + head_row(l) + controller_layout(a.spec).size;
+  return slots * per_slot + controller_buffer_size(a.spec) + 8 * 16;
 }
 
 // Takes the next rollout, if any is left, and writes its first row: z_0, h = c = 0, restart = 1.
+template <class Format>
 bool start_rollout(const DreamArrays& a, const Layout& l, DreamProgress* progress, Slot* slot,
-                   float* row, float* cell) {
+                   const Rows& rows, int64_t s, float* cell) {
   const int64_t n = __atomic_fetch_add(&progress->next_rollout, 1, __ATOMIC_RELAXED);
   if (n >= a.members * a.rollouts) return false;
   slot->rollout = n;
@@ -35,8 +37,9 @@ bool start_rollout(const DreamArrays& a, const Layout& l, DreamProgress* progres
   pack_controller(a.spec, a.params + n / a.rollouts * a.n_params, slot->controller);
 
   const MdnRnnDims& d = a.model.dims;
+  float* row = rows.x + s * l.row;
   fill_zero(row, l.row);
-  fill_zero(cell, l.hidden);
+  fill_zero(cell + s * l.hidden, l.hidden);
   const int64_t first = initial_index(a.seed, slot->noise_id, a.n_initial) * d.latent;
   float* z = row + l.hidden;
   for (int64_t i = 0; i < d.latent; i += W) {
@@ -49,37 +52,48 @@ bool start_rollout(const DreamArrays& a, const Layout& l, DreamProgress* progres
     store(z + i, load(mu) + exp(0.5f * load(logvar)) * n0.normal);
   }
   if (d.predicts_done) row[l.depth - 1] = 1.0f;
+  write_hidden<Format>(l, rows, s);
   return true;
 }
 
+// The row of slot `from` moves to slot `to`.
+template <class Format>
+WMF_INLINE void move_row(const Layout& l, const Rows& rows, int64_t from, int64_t to) {
+  copy(rows.x + to * l.row, rows.x + from * l.row, l.row);
+  if (!Format::kRowIsOperand) {
+    const auto bytes = static_cast<std::size_t>(l.word_row) * sizeof(Word);
+    __builtin_memcpy(rows.q + to * l.word_row, rows.q + from * l.word_row, bytes);
+  }
+}
+
+template <class Format>
 void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, DreamTeam* team,
            void (*poll)(void*), void* context, float* scratch) {
   const MdnRnnDims& d = a.model.dims;
-  const Layout l = layout(d);
+  const Layout l = layout<Format>(d);
   const ControllerLayout cl = controller_layout(a.spec);
   const float* packed = a.model.data;
   const float sqrt_tau = __builtin_sqrtf(a.temperature);
 
   Arena arena{scratch};
-  float* x = arena.take(n_slots * l.row);  // input rows of this step, and of the next
-  float* x_next = arena.take(n_slots * l.row);
-  float* cell = arena.take(n_slots * l.hidden);
-  float* out = arena.take(n_slots * head_row(l));
-  float* partial = arena.take(partial_size(n_slots));
+  StepRows step{};
+  step.now = take_rows<Format>(&arena, l, n_slots);
+  step.next = take_rows<Format>(&arena, l, n_slots);
+  step.cell = arena.take(n_slots * l.hidden);
+  step.out = arena.take(n_slots * head_row(l));
   float* buffer = arena.take(controller_buffer_size(a.spec));
   float* controllers = arena.take(n_slots * cl.size);
 
+  // Rows are read and written in whole; what no slot has used yet must not hold NaNs by accident.
+  fill_zero(step.next.x, n_slots * l.row);
+
   Slot slots[kMaxBlockRows];
-  int64_t active = 0;
+  int64_t& active = step.rows;
   while (active < n_slots) {
     slots[active].controller = controllers + active * cl.size;
-    if (!start_rollout(a, l, progress, &slots[active], x + active * l.row,
-                       cell + active * l.hidden))
-      break;
+    if (!start_rollout<Format>(a, l, progress, &slots[active], step.now, active, step.cell)) break;
     ++active;
   }
-  // Rows are read and written in whole; what no slot has used yet must not hold NaNs by accident.
-  fill_zero(x_next, n_slots * l.row);
 
   Leader leader{team, 0, 0};
   while (active > 0) {
@@ -87,19 +101,20 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, Dream
     if (__atomic_load_n(&progress->stop, __ATOMIC_RELAXED) != 0) break;
 
     for (int64_t s = 0; s < active; ++s) {
-      float* row = x + s * l.row;
-      control(a.spec, cl, slots[s].controller, row + l.hidden, row, cell + s * l.hidden, buffer,
-              row + l.hidden + l.latent);
+      float* row = step.now.x + s * l.row;
+      control(a.spec, cl, slots[s].controller, row + l.hidden, row, step.cell + s * l.hidden,
+              buffer, row + l.hidden + l.latent);
+      write_inputs<Format>(l, step.now, s);
     }
-    leader.step(l, packed, x, x_next, cell, active, out, partial);
+    leader.step<Format>(l, packed, step);
 
     for (int64_t s = 0; s < active;) {
       Slot& slot = slots[s];
-      float* row = x_next + s * l.row;
+      float* row = step.next.x + s * l.row;
       const uint32_t length = slot.step + 1;
       const bool done = d.predicts_done && done_logit(l, packed, row) > a.done_threshold;
       if (!done && length < static_cast<uint32_t>(a.max_steps)) {
-        sample_row(l, d.mixtures, out + s * head_row(l), a.temperature, sqrt_tau, a.seed,
+        sample_row(l, d.mixtures, step.out + s * head_row(l), a.temperature, sqrt_tau, a.seed,
                    slot.noise_id, slot.step, row + l.hidden);
         if (d.predicts_done) row[l.depth - 1] = 0.0f;
         slot.step = length;
@@ -108,7 +123,7 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, Dream
       }
       a.returns[slot.rollout] = static_cast<float>(length);
       a.lengths[slot.rollout] = static_cast<int32_t>(length);
-      if (start_rollout(a, l, progress, &slot, row, cell + s * l.hidden)) {
+      if (start_rollout<Format>(a, l, progress, &slot, step.next, s, step.cell)) {
         ++s;
         continue;
       }
@@ -118,14 +133,15 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, Dream
         float* free_controller = slot.controller;
         slot = slots[active];
         slots[active].controller = free_controller;
-        copy(row, x_next + active * l.row, l.row);
-        copy(cell + s * l.hidden, cell + active * l.hidden, l.hidden);
-        copy(out + s * head_row(l), out + active * head_row(l), head_row(l));
+        move_row<Format>(l, step.next, active, s);
+        copy(step.cell + s * l.hidden, step.cell + active * l.hidden, l.hidden);
+        copy(step.out + s * head_row(l), step.out + active * head_row(l), head_row(l));
       }
     }
-    float* swap = x;
-    x = x_next;
-    x_next = swap;
+    const Rows swap = step.now;
+    step.now = step.next;
+    step.next = swap;
+    step.backwards = !step.backwards;
   }
   leader.dismiss();
 }

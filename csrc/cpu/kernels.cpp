@@ -7,11 +7,51 @@
 #include "cpu/kernels.h"
 
 #include "cpu/dream.h"
+#include "cpu/peaks.h"
 
 namespace wmf {
 namespace {
 
-int64_t packed_size(const MdnRnnDims& dims) { return layout(dims).size; }
+// From here on the precision is a type: one copy of the code for each.
+
+int64_t packed_size(const MdnRnnDims& dims, Precision precision) {
+  return with_format(precision, [&](auto f) { return layout<decltype(f)>(dims).size; });
+}
+
+void pack(const MdnRnnWeights& weights, Precision precision, float* packed) {
+  with_format(precision, [&](auto f) { pack_mdn_rnn<decltype(f)>(weights, packed); });
+}
+
+int64_t step_scratch_size(const PackedMdnRnn& m, int64_t rows) {
+  return with_format(m.precision,
+                     [&](auto f) { return step_scratch_size<decltype(f)>(m.dims, rows); });
+}
+
+void step(const PackedMdnRnn& m, const StepArrays& a, int64_t row_begin, int64_t row_end,
+          float* scratch) {
+  with_format(m.precision,
+              [&](auto f) { step_rows<decltype(f)>(m, a, row_begin, row_end, scratch); });
+}
+
+int64_t dream_scratch_size(const DreamArrays& a, int64_t slots) {
+  return with_format(a.model.precision,
+                     [&](auto f) { return dream_scratch_size<decltype(f)>(a, slots); });
+}
+
+void dream(const DreamArrays& a, int64_t slots, DreamProgress* progress, DreamTeam* team,
+           void (*poll)(void*), void* context, float* scratch) {
+  with_format(a.model.precision, [&](auto f) {
+    dream<decltype(f)>(a, slots, progress, team, poll, context, scratch);
+  });
+}
+
+void assist(const DreamArrays& a, DreamTeam* team, int64_t index) {
+  with_format(a.model.precision, [&](auto f) { assist<decltype(f)>(a, team, index); });
+}
+
+int64_t peak(Precision precision, int64_t rounds) {
+  return with_format(precision, [&](auto f) { return peak<decltype(f)>(rounds); });
+}
 
 void math(MathFunction function, const float* x, float* y, int64_t n) {
   for (int64_t i = 0; i < n; i += W) {
@@ -34,6 +74,12 @@ void math(MathFunction function, const float* x, float* y, int64_t n) {
         break;
       case MathFunction::kCos2Pi:
         v = cos_2pi(v);
+        break;
+      case MathFunction::kGateSigmoid:  // c = 1, and nothing added
+        v = next_cell(splat(0.0f), v, splat(0.0f), splat(1.0f));
+        break;
+      case MathFunction::kGateTanh:  // behind a gate that is open
+        v = next_hidden(splat(100.0f), v);
         break;
     }
     store(buffer, v);
@@ -63,7 +109,7 @@ const Kernels WMF_KERNELS = {
     packed_size,
     pack,
     step_scratch_size,
-    step_rows,
+    step,
     sample_scratch_size,
     sample_rows,
     controller_scratch_size,
@@ -71,6 +117,8 @@ const Kernels WMF_KERNELS = {
     dream_scratch_size,
     dream,
     assist,
+    peak,
+    read,
     math,
     philox_words,
 };

@@ -5,7 +5,7 @@
 
 namespace wmf {
 
-enum class MathFunction { kExp, kLog, kTanh, kSigmoid, kCos2Pi };
+enum class MathFunction { kExp, kLog, kTanh, kSigmoid, kCos2Pi, kGateSigmoid, kGateTanh };
 
 // Most rows that one block may hold. Its states stay in L2 and amortise one pass over the weights.
 constexpr int64_t kMaxBlockRows = 48;
@@ -14,27 +14,25 @@ constexpr int64_t kMaxBlockRows = 48;
 constexpr int64_t kMaxTeamRows = 3;
 
 // Threads that do each step of one block together (cpu/team.h). Alone: {1}. The leader writes
-// `size`, the step and `over` while the others wait at a meeting; the counters are for __atomic
+// `size`, `step` and `over` while the others wait at a meeting; the counters are for __atomic
 // builtins only.
 struct DreamTeam {
   int32_t size;
-  int32_t over;  // not 0: the others may go
-  const float* x;
-  float *x_next, *cell, *out;
-  int64_t rows;
+  int32_t over;      // not 0: the others may go
+  const void* step;  // the leader's StepRows (cpu/mdn_rnn.h), borrowed
   alignas(64) int32_t arrived;
   alignas(64) uint32_t phase;
 };
 
 struct Kernels {
-  // Packing: how many floats, and the packing itself. `packed` is 64-byte aligned, zeroed by the
-  // caller.
-  int64_t (*packed_size)(const MdnRnnDims&);
-  void (*pack)(const MdnRnnWeights&, float* packed);
+  // Packing: how many 4-byte words, and the packing itself. `packed` is 64-byte aligned, zeroed by
+  // the caller.
+  int64_t (*packed_size)(const MdnRnnDims&, Precision);
+  void (*pack)(const MdnRnnWeights&, Precision, float* packed);
 
   // Every `scratch` is 64-byte aligned, of the size that the function beside it tells, not
   // initialised.
-  int64_t (*step_scratch_size)(const MdnRnnDims&);
+  int64_t (*step_scratch_size)(const PackedMdnRnn&, int64_t rows);
   void (*step)(const PackedMdnRnn&, const StepArrays&, int64_t row_begin, int64_t row_end,
                float* scratch);
 
@@ -51,6 +49,11 @@ struct Kernels {
   void (*dream)(const DreamArrays&, int64_t slots, DreamProgress* progress, DreamTeam* team,
                 void (*poll)(void*), void* context, float* scratch);
   void (*assist)(const DreamArrays&, DreamTeam* team, int64_t index);
+
+  // Loops that do nothing but multiply in registers, or read: the machine's limits for this level.
+  // The number of operations done (a multiply-add is two), or of bytes read.
+  int64_t (*peak)(Precision, int64_t rounds);
+  int64_t (*read)(const float* data, int64_t n);  // n a multiple of 128
 
   // For the tests.
   void (*math)(MathFunction, const float* x, float* y, int64_t n);

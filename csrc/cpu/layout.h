@@ -1,18 +1,17 @@
 // Where things lie in memory: M's packed weights, and the rows that the kernels work on.
 //
-// A row of M's input is [h (Hp) | z (Zp) | action (A) | restart (1 if predicts_done)], so that the
-// LSTM is one product over `depth` numbers and its output h lands at the front of the next row. Hp
-// and Zp are H and Z rounded up to W; the surplus weights are 0.
+// A row of M's input is [h (Hp) | z (Zp) | action (A) | restart (1 if predicts_done)] in floats, so
+// that the LSTM is one product over `depth` numbers and its output h lands at the front of the next
+// row. Hp and Zp are H and Z rounded up to W; the surplus weights are 0. The same row in the words
+// of a product's format (formats.h) is [words of h | words of the rest].
 //
-// A weight matrix is cut into panels of 4 vectors, each panel [depth][4][W] and contiguous:
+// A weight matrix is cut into panels of 4 vectors, each panel [words][4][W] and contiguous:
 //   LSTM: panel p holds the gates i, f, g, o of the hidden units p W ... p W + W - 1;
 //   head: latents in groups of W, per group 3 K vectors (logmix, mu, logstd, each K); vector v of
-//   all
-//         groups is in panel v / 4.
+//   all groups is in panel v / 4.
 #pragma once
 
-#include "core/model.h"
-#include "cpu/simd.h"
+#include "cpu/formats.h"
 
 namespace wmf {
 namespace {
@@ -26,64 +25,78 @@ WMF_INLINE int64_t aligned(int64_t n) { return round_up(n, 16); }
 
 // y = W x + bias for the outputs of `panels` panels; borrowed.
 struct Panels {
-  const float* weights;  // [panels][depth][4][W]
-  const float* bias;     // [panels][4][W]
-  int64_t depth;
+  const float* weights;    // [panels][words][4][W]
+  const float* constants;  // [panels][Format::kConstants][4][W]
+  int64_t hidden_words;    // the words of h come first
+  int64_t words;
   int64_t panels;
 };
 
 struct Layout {
   int64_t hidden, latent;  // Hp, Zp
-  int64_t depth;           // of the LSTM: length of an input row
+  int64_t inputs;          // what follows h in an input row: Zp + A (+ 1)
+  int64_t depth;           // length of an input row
   int64_t row;             // distance between input rows, in floats
+  int64_t word_row;        // distance between rows of words
+  int64_t hidden_words, words;
   int64_t lstm_panels, head_panels;
-  // Offsets into the packed weights, in floats.
-  int64_t lstm_bias, lstm_weights, head_bias, head_weights, done_weights, done_bias, size;
+  // Offsets into the packed weights, in words.
+  int64_t lstm_constants, lstm_weights, head_constants, head_weights, done_weights, done_bias, size;
 };
 
+template <class Format>
 WMF_INLINE Layout layout(const MdnRnnDims& d) {
   Layout l{};
   l.hidden = round_up(d.hidden, W);
   l.latent = round_up(d.latent, W);
-  l.depth = l.hidden + l.latent + d.action + (d.predicts_done ? 1 : 0);
+  l.inputs = l.latent + d.action + (d.predicts_done ? 1 : 0);
+  l.depth = l.hidden + l.inputs;
   l.row = aligned(l.depth);
+  l.hidden_words = Format::hidden_words(l.hidden);
+  l.words = l.hidden_words + Format::input_words(l.inputs);
+  l.word_row = aligned(l.hidden_words + Format::input_words(round_up(l.inputs, W)));
   l.lstm_panels = l.hidden / W;
   l.head_panels = (l.latent / W * 3 * d.mixtures + 3) / 4;
-  l.lstm_bias = 0;
-  l.lstm_weights = l.lstm_bias + aligned(l.lstm_panels * 4 * W);
-  l.head_bias = l.lstm_weights + aligned(l.lstm_panels * l.depth * 4 * W);
-  l.head_weights = l.head_bias + aligned(l.head_panels * 4 * W);
-  l.done_weights = l.head_weights + aligned(l.head_panels * l.hidden * 4 * W);
+  l.lstm_constants = 0;
+  l.lstm_weights = l.lstm_constants + aligned(l.lstm_panels * Format::kConstants * 4 * W);
+  l.head_constants = l.lstm_weights + aligned(l.lstm_panels * l.words * 4 * W);
+  l.head_weights = l.head_constants + aligned(l.head_panels * Format::kConstants * 4 * W);
+  l.done_weights = l.head_weights + aligned(l.head_panels * l.hidden_words * 4 * W);
   l.done_bias = l.done_weights + aligned(d.predicts_done ? l.hidden : 0);
   l.size = l.done_bias + aligned(1);
   return l;
 }
 
 WMF_INLINE Panels lstm_panels(const Layout& l, const float* packed) {
-  return Panels{packed + l.lstm_weights, packed + l.lstm_bias, l.depth, l.lstm_panels};
+  return Panels{packed + l.lstm_weights, packed + l.lstm_constants, l.hidden_words, l.words,
+                l.lstm_panels};
 }
 
 WMF_INLINE Panels head_panels(const Layout& l, const float* packed) {
-  return Panels{packed + l.head_weights, packed + l.head_bias, l.hidden, l.head_panels};
+  return Panels{packed + l.head_weights, packed + l.head_constants, l.hidden_words, l.hidden_words,
+                l.head_panels};
 }
 
-// Fills `packed` (layout.size floats, zeroed).
-void pack(const MdnRnnWeights& w, float* packed) {
+// Fills `packed` (layout.size words, zeroed).
+template <class Format>
+void pack_mdn_rnn(const MdnRnnWeights& w, float* packed) {
   const MdnRnnDims& d = w.dims;
-  const Layout l = layout(d);
-  const int64_t n_inputs = d.latent + d.action + (d.predicts_done ? 1 : 0);
+  const Layout l = layout<Format>(d);
+  const int64_t n_inputs = d.latent + d.action + (d.predicts_done ? 1 : 0);  // X
 
   for (int64_t unit = 0; unit < d.hidden; ++unit) {
     for (int64_t gate = 0; gate < 4; ++gate) {
       const int64_t row = gate * d.hidden + unit;  // of PyTorch's matrices
       const int64_t panel = unit / W, lane = gate * W + unit % W;
-      packed[l.lstm_bias + panel * 4 * W + lane] = w.bias[row];
-      float* column = packed + l.lstm_weights + panel * l.depth * 4 * W + lane;
-      for (int64_t k = 0; k < d.hidden; ++k) column[k * 4 * W] = w.weight_hh[row * d.hidden + k];
-      for (int64_t k = 0; k < n_inputs; ++k) {
-        const int64_t place = l.hidden + (k < d.latent ? k : l.latent + k - d.latent);
-        column[place * 4 * W] = w.weight_ih[row * n_inputs + k];
-      }
+      const auto weight = [&](int64_t k) {
+        if (k < l.hidden) return k < d.hidden ? w.weight_hh[row * d.hidden + k] : 0.0f;
+        const int64_t input = k - l.hidden;
+        if (input < l.latent) return input < d.latent ? w.weight_ih[row * n_inputs + input] : 0.0f;
+        return w.weight_ih[row * n_inputs + d.latent + input - l.latent];
+      };
+      Format::pack(weight, l.hidden, l.inputs, w.bias[row],
+                   packed + l.lstm_weights + panel * l.words * 4 * W + lane,
+                   packed + l.lstm_constants + panel * Format::kConstants * 4 * W + lane);
     }
   }
 
@@ -94,9 +107,12 @@ void pack(const MdnRnnWeights& w, float* packed) {
       const int64_t row = first + z * per_latent + j;
       const int64_t vector = z / W * per_latent + j;
       const int64_t panel = vector / 4, lane = vector % 4 * W + z % W;
-      packed[l.head_bias + panel * 4 * W + lane] = w.head_bias[row];
-      float* column = packed + l.head_weights + panel * l.hidden * 4 * W + lane;
-      for (int64_t k = 0; k < d.hidden; ++k) column[k * 4 * W] = w.head_weight[row * d.hidden + k];
+      const auto weight = [&](int64_t k) {
+        return k < d.hidden ? w.head_weight[row * d.hidden + k] : 0.0f;
+      };
+      Format::pack(weight, l.hidden, 0, w.head_bias[row],
+                   packed + l.head_weights + panel * l.hidden_words * 4 * W + lane,
+                   packed + l.head_constants + panel * Format::kConstants * 4 * W + lane);
     }
   }
   if (d.predicts_done) {
@@ -114,6 +130,25 @@ struct Arena {
     return p;
   }
 };
+
+// Input rows as floats, and as the words that the product reads. In Fp32 these are the same memory.
+struct Rows {
+  float* x;  // (rows, l.row)
+  Word* q;   // (rows, l.word_row)
+};
+
+// Floats that `take_rows` needs per row.
+template <class Format>
+WMF_INLINE int64_t row_size(const Layout& l) {
+  return l.row + (Format::kRowIsOperand ? 0 : l.word_row);
+}
+
+template <class Format>
+WMF_INLINE Rows take_rows(Arena* arena, const Layout& l, int64_t n) {
+  float* x = arena->take(n * l.row);
+  float* q = Format::kRowIsOperand ? x : arena->take(n * l.word_row);
+  return Rows{x, reinterpret_cast<Word*>(q)};
+}
 
 }  // namespace
 }  // namespace wmf

@@ -3,7 +3,8 @@
 
 #include "cpu/gemm.h"
 
-// After simd.h (by way of gemm.h), in whose types it is written.
+// After simd.h (by way of gemm.h), in whose types they are written.
+#include "core/gates.h"
 #include "core/noise.h"
 
 namespace wmf {
@@ -16,47 +17,73 @@ struct Part {
 constexpr Part kWhole{0, 1};
 
 // The panels of a part; `first` is what its first panel's number was.
-WMF_INLINE Panels share(const Panels& m, Part part, int64_t* first) {
+template <class Format>
+WMF_INLINE Panels share(Panels m, Part part, int64_t* first) {
   *first = m.panels * part.index / part.of;
-  const int64_t end = m.panels * (part.index + 1) / part.of;
-  return Panels{m.weights + *first * m.depth * 4 * W, m.bias + *first * 4 * W, m.depth,
-                end - *first};
+  m.panels = m.panels * (part.index + 1) / part.of - *first;
+  m.weights += *first * m.words * 4 * W;
+  m.constants += *first * Format::kConstants * 4 * W;
+  return m;
 }
 
-// c' = sigmoid(f) c + sigmoid(i) tanh(g);  h' = sigmoid(o) tanh(c').
-// x (rows, l.row) input rows; x_next: the same for the next step, of which h is written; cell
-// (rows, l.hidden) is updated in place. Gate pre-activations never leave the registers.
-void lstm(const Layout& l, const float* packed, const float* x, float* x_next, float* cell,
-          int64_t rows, float* partial, Part part) {
-  int64_t first;
-  const Panels m = share(lstm_panels(l, packed), part, &first);
-  const auto update = [&](int64_t row, int64_t panel, const F(&gate)[4]) WMF_INLINE_LAMBDA {
-    const int64_t unit = (first + panel) * W;
-    float* c = cell + row * l.hidden + unit;
-    const F c_next = sigmoid(gate[1]) * load(c) + sigmoid(gate[0]) * tanh(gate[2]);
-    store(c, c_next);
-    store(x_next + row * l.row + unit, sigmoid(gate[3]) * tanh(c_next));
-  };
-  multiply(m, x, l.row, rows, partial, update);
-}
+// One step's rows on their way through M.
+struct StepRows {
+  Rows now;     // input rows
+  Rows next;    // the same for the next step, of which the LSTM writes h
+  float* cell;  // (rows, l.hidden), updated in place
+  float* out;   // (rows, head_row): the head's groups of [logmix K | mu K | logstd K] vectors
+  int64_t rows;
+  bool backwards;  // see multiply_few
+};
 
 WMF_INLINE int64_t head_row(const Layout& l) { return l.head_panels * 4 * W; }
 
-// x: rows whose h is the LSTM's output; out (rows, head_row): groups of [logmix K | mu K | logstd
-// K] vectors.
-void head(const Layout& l, const float* packed, const float* x, int64_t rows, float* out,
-          float* partial, Part part) {
+// The LSTM. Gate pre-activations never leave the registers.
+template <class Format>
+void lstm(const Layout& l, const float* packed, const StepRows& s, Part part) {
   int64_t first;
-  const Panels m = share(head_panels(l, packed), part, &first);
+  const Panels m = share<Format>(lstm_panels(l, packed), part, &first);
+  const auto update = [&](int64_t row, int64_t panel, const F(&gate)[4]) WMF_INLINE_LAMBDA {
+    const int64_t unit = (first + panel) * W;
+    float* c = s.cell + row * l.hidden + unit;
+    const F c_next = next_cell(gate[0], gate[1], gate[2], load(c));
+    const F h_next = next_hidden(gate[3], c_next);
+    store(c, c_next);
+    store(s.next.x + row * l.row + unit, h_next);
+    Format::write_hidden(s.next.q + row * l.word_row, unit, h_next);
+  };
+  multiply<Format>(m, s.now.q, l.word_row, s.rows, s.backwards, update);
+}
+
+// The head on the h that the LSTM has written into the next rows.
+template <class Format>
+void head(const Layout& l, const float* packed, const StepRows& s, Part part) {
+  int64_t first;
+  const Panels m = share<Format>(head_panels(l, packed), part, &first);
   const int64_t stride = head_row(l);
   const auto write = [&](int64_t row, int64_t panel, const F(&y)[4]) WMF_INLINE_LAMBDA {
-    for (int v = 0; v < 4; ++v) store(out + row * stride + ((first + panel) * 4 + v) * W, y[v]);
+    for (int v = 0; v < 4; ++v) store(s.out + row * stride + ((first + panel) * 4 + v) * W, y[v]);
   };
-  multiply(m, x, l.row, rows, partial, write);
+  multiply<Format>(m, s.next.q, l.word_row, s.rows, s.backwards, write);
+}
+
+// z, action and restart of one input row into the product's words.
+template <class Format>
+WMF_INLINE void write_inputs(const Layout& l, const Rows& rows, int64_t row) {
+  Format::write_inputs(rows.q + row * l.word_row + l.hidden_words, rows.x + row * l.row + l.hidden,
+                       l.inputs);
+}
+
+// h of one input row, likewise.
+template <class Format>
+WMF_INLINE void write_hidden(const Layout& l, const Rows& rows, int64_t row) {
+  for (int64_t unit = 0; unit < l.hidden; unit += W) {
+    Format::write_hidden(rows.q + row * l.word_row, unit, load(rows.x + row * l.row + unit));
+  }
 }
 
 WMF_INLINE float done_logit(const Layout& l, const float* packed, const float* h) {
-  return sum(dot(h, packed + l.done_weights, l.hidden, splat(0.0f))) + packed[l.done_bias];
+  return sum(dot(h, packed + l.done_weights, l.hidden)) + packed[l.done_bias];
 }
 
 // W latents of one row. mixture: [logmix K | mu K | logstd K] vectors; the logmix are overwritten.
@@ -106,47 +133,53 @@ WMF_INLINE void fill_zero(float* to, int64_t n) {
 
 // --- mdn_rnn_step ------------------------------------------------------------------------------
 
-int64_t step_scratch_size(const MdnRnnDims& d) {
-  const Layout l = layout(d);
-  const int64_t per_row = 2 * l.row + l.hidden + head_row(l) + partial_size(1);
-  return kMaxBlockRows * per_row + 5 * 16;
+template <class Format>
+int64_t step_scratch_size(const MdnRnnDims& d, int64_t rows) {
+  const Layout l = layout<Format>(d);
+  const int64_t per_row = 2 * row_size<Format>(l) + l.hidden + head_row(l);
+  return (rows < kMaxBlockRows ? rows : kMaxBlockRows) * per_row + 6 * 16;
 }
 
+template <class Format>
 void step_rows(const PackedMdnRnn& m, const StepArrays& a, int64_t row_begin, int64_t row_end,
                float* scratch) {
   const MdnRnnDims& d = m.dims;
-  const Layout l = layout(d);
+  const Layout l = layout<Format>(d);
+  const int64_t block = row_end - row_begin < kMaxBlockRows ? row_end - row_begin : kMaxBlockRows;
   Arena arena{scratch};
-  float* x = arena.take(kMaxBlockRows * l.row);
-  float* x_next = arena.take(kMaxBlockRows * l.row);
-  float* cell = arena.take(kMaxBlockRows * l.hidden);
-  float* out = arena.take(kMaxBlockRows * head_row(l));
-  float* partial = arena.take(partial_size(kMaxBlockRows));
+  StepRows s{};
+  s.now = take_rows<Format>(&arena, l, block);
+  s.next = take_rows<Format>(&arena, l, block);
+  s.cell = arena.take(block * l.hidden);
+  s.out = arena.take(block * head_row(l));
 
-  for (int64_t first = row_begin; first < row_end; first += kMaxBlockRows) {
-    const int64_t rows = row_end - first < kMaxBlockRows ? row_end - first : kMaxBlockRows;
-    for (int64_t r = 0; r < rows; ++r) {
+  for (int64_t first = row_begin; first < row_end; first += block) {
+    s.rows = row_end - first < block ? row_end - first : block;
+    for (int64_t r = 0; r < s.rows; ++r) {
       const int64_t n = first + r;
-      float* row = x + r * l.row;
+      float* row = s.now.x + r * l.row;
       fill_zero(row, l.row);
       copy(row, a.h + n * d.hidden, d.hidden);
       copy(row + l.hidden, a.z + n * d.latent, d.latent);
       copy(row + l.hidden + l.latent, a.action + n * d.action, d.action);
       if (a.restart != nullptr) row[l.depth - 1] = a.restart[n];
-      fill_zero(cell + r * l.hidden, l.hidden);
-      copy(cell + r * l.hidden, a.c + n * d.hidden, d.hidden);
+      write_hidden<Format>(l, s.now, r);
+      write_inputs<Format>(l, s.now, r);
+      fill_zero(s.cell + r * l.hidden, l.hidden);
+      copy(s.cell + r * l.hidden, a.c + n * d.hidden, d.hidden);
     }
 
-    lstm(l, m.data, x, x_next, cell, rows, partial, kWhole);
-    head(l, m.data, x_next, rows, out, partial, kWhole);
+    lstm<Format>(l, m.data, s, kWhole);
+    head<Format>(l, m.data, s, kWhole);
 
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t r = 0; r < s.rows; ++r) {
       const int64_t n = first + r;
-      copy(a.h_next + n * d.hidden, x_next + r * l.row, d.hidden);
-      copy(a.c_next + n * d.hidden, cell + r * l.hidden, d.hidden);
-      if (d.predicts_done) a.done_logit[n] = done_logit(l, m.data, x_next + r * l.row);
+      const float* h = s.next.x + r * l.row;
+      copy(a.h_next + n * d.hidden, h, d.hidden);
+      copy(a.c_next + n * d.hidden, s.cell + r * l.hidden, d.hidden);
+      if (d.predicts_done) a.done_logit[n] = done_logit(l, m.data, h);
       for (int64_t z = 0; z < d.latent; ++z) {
-        const float* from = out + r * head_row(l) + z / W * 3 * d.mixtures * W + z % W;
+        const float* from = s.out + r * head_row(l) + z / W * 3 * d.mixtures * W + z % W;
         const int64_t to = (n * d.latent + z) * d.mixtures;
         for (int64_t k = 0; k < d.mixtures; ++k) {
           a.logmix[to + k] = from[k * W];

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <new>
+#include <numeric>
 #include <vector>
 
 #include "cpu/thread_pool.h"
@@ -21,10 +22,10 @@ AlignedFloats::AlignedFloats(int64_t size)
 
 void AlignedFloats::Free::operator()(float* p) const { operator delete[](p, kAlignment); }
 
-AlignedFloats pack(const Kernels& kernels, const MdnRnnWeights& weights) {
-  AlignedFloats packed(kernels.packed_size(weights.dims));
+AlignedFloats pack(const Kernels& kernels, const MdnRnnWeights& weights, Precision precision) {
+  AlignedFloats packed(kernels.packed_size(weights.dims, precision));
   std::memset(packed.get(), 0, static_cast<size_t>(packed.size()) * sizeof(float));
-  kernels.pack(weights, packed.get());
+  kernels.pack(weights, precision, packed.get());
   return packed;
 }
 
@@ -32,7 +33,7 @@ void mdn_rnn_step(const Kernels& kernels, const PackedMdnRnn& model, const StepA
                   int threads) {
   // Each thread takes one stretch of rows.
   const int n = static_cast<int>(std::min<int64_t>(threads, arrays.rows));
-  const int64_t size = kernels.step_scratch_size(model.dims);
+  const int64_t size = (kernels.step_scratch_size(model, (arrays.rows + n - 1) / n) + 15) / 16 * 16;
   const AlignedFloats scratch(size * n);
   run_in_parallel(n, [&](int i) {
     kernels.step(model, arrays, arrays.rows * i / n, arrays.rows * (i + 1) / n,
@@ -109,6 +110,49 @@ bool dream_rollout(const Kernels& kernels, const DreamArrays& arrays, int thread
         [&] { watch.look(); });
   }
   return __atomic_load_n(&progress.stop, __ATOMIC_RELAXED) == 0;
+}
+
+namespace {
+
+// The rates of all threads together, each its best of many short stretches: what else the machine
+// does at the time shall not make it look slower than it is. `work` returns how much it has done.
+template <class Work>
+double best_rate(int threads, double seconds, const Work& work) {
+  std::vector<double> best(static_cast<size_t>(threads), 0.0);
+  run_in_parallel(threads, [&](int i) {
+    const auto end = Clock::now() + std::chrono::duration<double>(seconds);
+    for (auto now = Clock::now(); now < end;) {
+      const auto begin = now;
+      const double done = static_cast<double>(work(i));
+      now = Clock::now();
+      const double rate = done / std::chrono::duration<double>(now - begin).count();
+      best[static_cast<size_t>(i)] = std::max(best[static_cast<size_t>(i)], rate);
+    }
+  });
+  return std::accumulate(best.begin(), best.end(), 0.0);
+}
+
+}  // namespace
+
+double peak_rate(const Kernels& kernels, Precision precision, int threads, double seconds) {
+  return best_rate(threads, seconds, [&](int) { return kernels.peak(precision, 20'000); });
+}
+
+double read_rate(const Kernels& kernels, int64_t nbytes, int threads, double seconds) {
+  const int64_t n = (nbytes / static_cast<int64_t>(sizeof(float)) + 127) / 128 * 128;
+  std::vector<AlignedFloats> data;
+  for (int i = 0; i < threads; ++i) {
+    data.emplace_back(n);
+    std::memset(data.back().get(), 0, static_cast<size_t>(n) * sizeof(float));
+  }
+  const int64_t passes = std::max<int64_t>(1, (int64_t{1} << 25) / nbytes);
+  return best_rate(threads, seconds, [&](int i) {
+    int64_t bytes = 0;
+    for (int64_t pass = 0; pass < passes; ++pass) {
+      bytes += kernels.read(data[static_cast<size_t>(i)].get(), n);
+    }
+    return bytes;
+  });
 }
 
 }  // namespace wmf

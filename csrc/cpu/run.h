@@ -24,7 +24,7 @@ class AlignedFloats {
   std::unique_ptr<float[], Free> data_;
 };
 
-AlignedFloats pack(const Kernels& kernels, const MdnRnnWeights& weights);
+AlignedFloats pack(const Kernels& kernels, const MdnRnnWeights& weights, Precision precision);
 
 void mdn_rnn_step(const Kernels& kernels, const PackedMdnRnn& model, const StepArrays& arrays,
                   int threads);
@@ -37,5 +37,11 @@ void controller_forward(const Kernels& kernels, const ControllerArrays& arrays);
 // returned true the dream is given up and false returned (the results are then incomplete).
 bool dream_rollout(const Kernels& kernels, const DreamArrays& arrays, int threads,
                    const std::function<bool()>& interrupted);
+
+// Operations per second of multiply-adds in registers (each counts two), all threads together.
+double peak_rate(const Kernels& kernels, Precision precision, int threads, double seconds);
+
+// Bytes per second where each thread reads its own nbytes over and over.
+double read_rate(const Kernels& kernels, int64_t nbytes, int threads, double seconds);
 
 }  // namespace wmf

@@ -21,7 +21,7 @@
 #if defined(__clang__)
 #define WMF_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define WMF_UNROLL _Pragma("GCC unroll 16")
+#define WMF_UNROLL _Pragma("GCC unroll 24")
 #endif
 
 namespace wmf {
@@ -37,10 +37,12 @@ typedef uint32_t U __attribute__((vector_size(4 * WMF_LANES)));
 typedef float FloatsInMemory __attribute__((vector_size(4 * WMF_LANES), aligned(4), may_alias));
 typedef uint32_t WordsInMemory __attribute__((vector_size(4 * WMF_LANES), aligned(4), may_alias));
 
+// 4 bytes of anything, at the address of anything.
+typedef uint32_t Word __attribute__((may_alias));
+
 WMF_INLINE F load(const float* p) { return *reinterpret_cast<const FloatsInMemory*>(p); }
-WMF_INLINE U load(const uint32_t* p) { return *reinterpret_cast<const WordsInMemory*>(p); }
+WMF_INLINE U load_words(const void* p) { return *static_cast<const WordsInMemory*>(p); }
 WMF_INLINE void store(float* p, F x) { *reinterpret_cast<FloatsInMemory*>(p) = x; }
-WMF_INLINE void store(uint32_t* p, U x) { *reinterpret_cast<WordsInMemory*>(p) = x; }
 
 WMF_INLINE F splat(float x) { return x - F{}; }  // x - 0 is x, also for x = -0
 WMF_INLINE U splat(uint32_t x) { return x + U{}; }
@@ -62,7 +64,10 @@ WMF_INLINE U lane_index() {
 }
 
 WMF_INLINE F as_float(I x) { return reinterpret_cast<F>(x); }
+WMF_INLINE F as_float(U x) { return reinterpret_cast<F>(x); }
 WMF_INLINE I as_int(F x) { return reinterpret_cast<I>(x); }
+WMF_INLINE I as_int(U x) { return reinterpret_cast<I>(x); }
+WMF_INLINE U as_word(F x) { return reinterpret_cast<U>(x); }
 
 WMF_INLINE F to_float(U x) {
   return __builtin_convertvector(reinterpret_cast<I>(x), F);
@@ -86,6 +91,11 @@ WMF_INLINE float sum(F x) {
 WMF_INLINE F sqrt(F x) { return _mm512_sqrt_ps(x); }
 WMF_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 
+// A NaN stays one: the instructions return their second operand then.
+WMF_INLINE F clamp(F x, float low, float high) {
+  return _mm512_max_ps(splat(low), _mm512_min_ps(splat(high), x));
+}
+
 WMF_INLINE void mul_wide(U a, uint32_t m, U* high, U* low) {
   const __m512i x = reinterpret_cast<__m512i>(a);
   const __m512i factor = _mm512_set1_epi64(m);
@@ -99,6 +109,11 @@ WMF_INLINE void mul_wide(U a, uint32_t m, U* high, U* low) {
 
 WMF_INLINE F sqrt(F x) { return _mm256_sqrt_ps(x); }
 WMF_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+
+// A NaN stays one: the instructions return their second operand then.
+WMF_INLINE F clamp(F x, float low, float high) {
+  return _mm256_max_ps(splat(low), _mm256_min_ps(splat(high), x));
+}
 
 WMF_INLINE void mul_wide(U a, uint32_t m, U* high, U* low) {
   const __m256i x = reinterpret_cast<__m256i>(a);
@@ -131,6 +146,12 @@ WMF_INLINE F fma(F a, F b, F c) {
 #else
 WMF_INLINE F fma(F a, F b, F c) { return a * b + c; }  // two roundings; no such instruction here
 #endif
+
+// A NaN stays one.
+WMF_INLINE F clamp(F x, float low, float high) {
+  x = x > high ? splat(high) : x;
+  return x < low ? splat(low) : x;
+}
 
 WMF_INLINE void mul_wide(U a, uint32_t m, U* high, U* low) {
   for (int i = 0; i < WMF_LANES; ++i) {

@@ -41,19 +41,19 @@ struct Leader {
   int64_t steps;
   int64_t late;  // steps at which somebody was awaited too long
 
-  void step(const Layout& l, const float* packed, const float* x, float* x_next, float* cell,
-            int64_t rows, float* out, float* partial) {
+  template <class Format>
+  void step(const Layout& l, const float* packed, const StepRows& rows) {
     if (team->size == 1) {
-      lstm(l, packed, x, x_next, cell, rows, partial, kWhole);
-      head(l, packed, x_next, rows, out, partial, kWhole);
+      lstm<Format>(l, packed, rows, kWhole);
+      head<Format>(l, packed, rows, kWhole);
       return;
     }
-    team->x = x, team->x_next = x_next, team->cell = cell, team->out = out, team->rows = rows;
+    team->step = &rows;
     const Part part{0, team->size};
     bool waited = meet(team);
-    lstm(l, packed, x, x_next, cell, rows, partial, part);
+    lstm<Format>(l, packed, rows, part);
     waited |= meet(team);
-    head(l, packed, x_next, rows, out, partial, part);
+    head<Format>(l, packed, rows, part);
     waited |= meet(team);
     // On a busy machine the others are often not running when they are needed: go on alone.
     ++steps;
@@ -70,17 +70,18 @@ struct Leader {
 };
 
 // What every thread but the leader does until it is dismissed.
+template <class Format>
 void assist(const DreamArrays& a, DreamTeam* team, int64_t index) {
-  const Layout l = layout(a.model.dims);
+  const Layout l = layout<Format>(a.model.dims);
   const float* packed = a.model.data;
   const Part part{index, team->size};
   for (;;) {
     meet(team);
     if (team->over != 0) return;
-    // So few rows are one tile, which needs no partial sums.
-    lstm(l, packed, team->x, team->x_next, team->cell, team->rows, nullptr, part);
+    const StepRows& rows = *static_cast<const StepRows*>(team->step);
+    lstm<Format>(l, packed, rows, part);
     meet(team);
-    head(l, packed, team->x_next, team->rows, team->out, nullptr, part);
+    head<Format>(l, packed, rows, part);
     meet(team);
   }
 }
