@@ -1,5 +1,6 @@
 #include "dispatch.h"
 
+#include <cstdlib>
 #include <stdexcept>
 
 namespace wmf {
@@ -56,6 +57,12 @@ std::vector<std::string> available_levels() {
 }
 
 const Level& select_level(const std::string& name) {
+  if (name.empty()) {
+    const char* wanted = std::getenv("WMF_BACKEND");
+    if (wanted != nullptr && *wanted != '\0') return select_level(wanted);
+    static const Level& fastest = select_level(available_levels().back());
+    return fastest;
+  }
   for (const Level& level : kLevels) {
     if (name != level.name) continue;
     if (is_built(level) && level.machine_runs_it()) return level;

@@ -17,7 +17,9 @@ struct Level {
 // Names, the fastest last. Never empty.
 std::vector<std::string> available_levels();
 
-// Throws std::invalid_argument if the name is unknown, or this build or machine lacks the level.
+// An empty name means the environment variable WMF_BACKEND, or the fastest level if that is not
+// set. Throws std::invalid_argument if the name is unknown, or this build or machine lacks the
+// level.
 const Level& select_level(const std::string& name);
 
 }  // namespace wmf

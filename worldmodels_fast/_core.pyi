@@ -57,7 +57,7 @@ class Controller:
     def n_params(self) -> int: ...
 
 def available_backends() -> list[str]: ...
-def check_backend(name: str) -> None: ...
+def backend_name(name: str) -> str: ...
 def mdn_rnn_step(
     model: PackedMDNRNN,
     z: _F32,
@@ -66,6 +66,7 @@ def mdn_rnn_step(
     c: _F32,
     restart: _F32 | None,
     threads: int,
+    out: tuple[_F32 | None, ...] | None,
 ) -> tuple[_F32, _F32, _F32, _F32 | None, _F32, _F32]: ...
 def mixture_sample(
     logmix: _F32,
@@ -76,6 +77,7 @@ def mixture_sample(
     rollout: int,
     step: int,
     backend: str,
+    out: _F32 | None,
 ) -> _F32: ...
 def controller_forward(
     controller: Controller,
@@ -84,6 +86,7 @@ def controller_forward(
     h: _F32 | None,
     c: _F32 | None,
     backend: str,
+    out: _F32 | None,
 ) -> _F32: ...
 def dream_rollout(
     model: PackedMDNRNN,
@@ -100,8 +103,11 @@ def dream_rollout(
     common_noise: bool,
     threads: int,
 ) -> tuple[_F32, npt.NDArray[np.int32]]: ...
+def peak_rate(precision: str, backend: str, threads: int, seconds: float) -> float: ...
+def read_rate(nbytes: int, backend: str, threads: int, seconds: float) -> float: ...
 def philox(counter: npt.NDArray[np.uint32], seed: int, backend: str) -> npt.NDArray[np.uint32]:
     """Random words for the tests: counter (N, 4) uint32 -> (N, 4) uint32."""
 
 def vector_math(name: str, x: _F32, backend: str) -> _F32:
-    """Apply "exp", "log", "tanh", "sigmoid" or "cos_2pi" to x (N,), for the tests."""
+    """Apply "exp", "log", "tanh", "sigmoid", "cos_2pi", "gate_sigmoid" or "gate_tanh" to x (N,), for
+    the tests."""

@@ -50,6 +50,8 @@ __all__ = [
     "mdn_rnn_step",
     "mixture_sample",
     "pack_mdn_rnn",
+    "peak_rate",
+    "read_rate",
 ]
 
 FloatArray = npt.NDArray[np.float32]
@@ -154,6 +156,26 @@ class ControllerSpec:
                 f"low, high: expected low <= high, got low={self.low}, high={self.high}"
             )
 
+    @functools.cached_property
+    def _native(self) -> _core.Controller:
+        """What the kernels read, made at the first use."""
+        return _core.Controller(
+            "".join(self.features),
+            self.latent_dim,
+            self.hidden_dim,
+            self.action_dim,
+            bool(self.bias),
+            self.hidden_units,
+            list(self.scale),
+            list(self.shift),
+            list(self.low),
+            list(self.high),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what cannot be pickled and is made again."""
+        return {name: value for name, value in vars(self).items() if name != "_native"}
+
     @property
     def n_inputs(self) -> int:
         """How many numbers the controller sees."""
@@ -197,7 +219,7 @@ def default_backend() -> str:
     Raises:
         ValueError: WMF_BACKEND names a level that is unknown or that this machine cannot run.
     """
-    return _backend(None)
+    return _core.backend_name("")
 
 
 def pack_mdn_rnn(
@@ -205,10 +227,17 @@ def pack_mdn_rnn(
 ) -> PackedMDNRNN:
     """Rearrange the weights of M once, into the order in which the kernels read them.
 
+    The precision is that of the operands of the LSTM's and the head's matrix products: weights, h,
+    z, action and restart. Sums, the cell state, logits, the done logit, the controller and sampling
+    are float32 whatever it is. Every backend computes every precision; "bf16" and "int8" are faster
+    than "fp32" where the machine has instructions for them ("avx512_bf16").
+
     Args:
         weights: the parameters; they are copied.
         backend: a level of `available_backends()`; None is `default_backend()`.
-        precision: "fp32".
+        precision: "fp32"; "bf16", rounded to bfloat16; "int8", h and its weights rounded to 8 bits
+            (weights with a scale per output), the other inputs to multiples of 1/64 up to +-64, and
+            their weights to 16 bits.
 
     Returns:
         A native object for `mdn_rnn_step` and `dream_rollout`, with the attributes backend,
@@ -217,7 +246,7 @@ def pack_mdn_rnn(
     Raises:
         TypeError: an array is not float32.
         ValueError: a wrong shape, an array that is not C-contiguous, a weight that is not finite, a
-            backend that cannot run here.
+            backend that cannot run here, an unknown precision.
     """
     return PackedMDNRNN(
         weight_ih=_numpy("weight_ih", weights.weight_ih),
@@ -230,7 +259,7 @@ def pack_mdn_rnn(
         hidden_dim=_integer("hidden_dim", weights.hidden_dim, low=1),
         n_mixtures=_integer("n_mixtures", weights.n_mixtures, low=1),
         predicts_done=bool(weights.predicts_done),
-        backend=_backend(backend),
+        backend=backend or "",
         precision=precision,
     )
 
@@ -244,6 +273,7 @@ def mdn_rnn_step(
     restart: ArrayT | None = None,
     *,
     threads: int = 1,
+    out: MDNRNNStep[ArrayT] | None = None,
 ) -> MDNRNNStep[ArrayT]:
     """Run one LSTM step and the mixture density head, for N independent rows.
 
@@ -258,25 +288,32 @@ def mdn_rnn_step(
         restart: (N,), 1 on the first step of a rollout, else 0; None means all 0. Only if the model
             predicts the end of a rollout.
         threads: over how many threads the rows are spread.
+        out: where to write the results, an earlier result for the same N for instance; out.h and
+            out.c may be h and c themselves. None makes new arrays.
 
     Returns:
-        MDNRNNStep: logmix, mu, logstd (N, Z, K), done_logit (N,) or None, h, c (N, H).
+        MDNRNNStep: logmix, mu, logstd (N, Z, K), done_logit (N,) or None, h, c (N, H); `out` if
+        that was given.
 
     Raises:
         TypeError: an array is not float32.
-        ValueError: a wrong shape, an array that is not C-contiguous, threads < 1.
+        ValueError: a wrong shape, an array that is not C-contiguous, threads < 1, an array of `out`
+            that is read-only or overlaps another one.
     """
-    like: Any = _output_kind(z, action, h, c, restart)
-    outputs = _core.mdn_rnn_step(
-        _packed(model),
+    results = _core.mdn_rnn_step(
+        model if type(model) is PackedMDNRNN else _packed(model),
         _numpy("z", z),
         _numpy("action", action),
         _numpy("h", h),
         _numpy("c", c),
         None if restart is None else _numpy("restart", restart),
         _integer("threads", threads, low=1),
+        None if out is None else _step_arrays(out),
     )
-    return MDNRNNStep(*(None if out is None else like(out) for out in outputs))
+    if out is not None:
+        return out
+    like: Any = _output_kind(z, action, h, c, restart)
+    return MDNRNNStep(*(None if x is None else like(x) for x in results))
 
 
 def mixture_sample(
@@ -289,6 +326,7 @@ def mixture_sample(
     rollout: int = 0,
     step: int = 0,
     backend: str | None = None,
+    out: ArrayT | None = None,
 ) -> ArrayT:
     """Draw the next latent from one mixture of normals per dimension, at a temperature.
 
@@ -306,15 +344,16 @@ def mixture_sample(
         rollout: id of row 0; row n has id rollout + n, all below 2**32.
         step: 0 <= step < 2**32.
         backend: a level of `available_backends()`; None is `default_backend()`.
+        out: (N, Z), where to write the result; None makes a new array.
 
     Returns:
-        z (N, Z).
+        z (N, Z); `out` if that was given.
 
     Raises:
         TypeError: an array is not float32.
-        ValueError: a wrong shape, an array that is not C-contiguous, a number out of its range.
+        ValueError: a wrong shape, an array that is not C-contiguous, a number out of its range, an
+            `out` that is read-only or overlaps an input.
     """
-    like: Any = _output_kind(logmix, mu, logstd)
     z = _core.mixture_sample(
         _numpy("logmix", logmix),
         _numpy("mu", mu),
@@ -323,9 +362,12 @@ def mixture_sample(
         _integer("seed", seed, low=0, high=2**64),
         _integer("rollout", rollout, low=0, high=2**32),
         _integer("step", step, low=0, high=2**32),
-        _backend(backend),
+        backend or "",
+        None if out is None else _numpy("out", out),
     )
-    return cast("ArrayT", like(z))
+    if out is not None:
+        return out
+    return cast("ArrayT", _output_kind(logmix, mu, logstd)(z))
 
 
 def controller_forward(
@@ -336,6 +378,7 @@ def controller_forward(
     c: ArrayT | None = None,
     *,
     backend: str | None = None,
+    out: ArrayT | None = None,
 ) -> ArrayT:
     """Compute the actions of P controllers, each on its own N / P rows.
 
@@ -346,27 +389,29 @@ def controller_forward(
         h: (N, H), likewise.
         c: (N, H), likewise.
         backend: a level of `available_backends()`; None is `default_backend()`.
+        out: (N, A), where to write the result; None makes a new array.
 
     Returns:
-        action (N, A).
+        action (N, A); `out` if that was given.
 
     Raises:
         TypeError: an array is not float32.
         ValueError: a feature is missing, a wrong shape, an array that is not C-contiguous, N not a
-            multiple of P.
+            multiple of P, an `out` that is read-only or overlaps an input.
     """
-    like: Any = _output_kind(params, z, h, c)
-    given = {"z": z, "h": h, "c": c}
-    for name in spec.features:
-        if given[name] is None:
-            raise ValueError(
-                f"{name}: expected an array because spec.features has {name!r}, got None"
-            )
-    used = {name: _numpy(name, x) if name in spec.features else None for name, x in given.items()}
+    features = spec.features
     action = _core.controller_forward(
-        _controller(spec), _numpy("params", params), **used, backend=_backend(backend)
+        spec._native,
+        _numpy("params", params),
+        _feature("z", z) if "z" in features else None,
+        _feature("h", h) if "h" in features else None,
+        _feature("c", c) if "c" in features else None,
+        backend or "",
+        None if out is None else _numpy("out", out),
     )
-    return cast("ArrayT", like(action))
+    if out is not None:
+        return out
+    return cast("ArrayT", _output_kind(params, z, h, c)(action))
 
 
 def dream_rollout(
@@ -424,7 +469,7 @@ def dream_rollout(
         raise ValueError("done_threshold: expected a number, got nan")
     returns, lengths = _core.dream_rollout(
         _packed(model),
-        _controller(spec),
+        spec._native,
         _numpy("params", params),
         _numpy("initial_mu", initial_mu),
         _numpy("initial_logvar", initial_logvar),
@@ -439,6 +484,52 @@ def dream_rollout(
     return like(returns), like(lengths)
 
 
+def peak_rate(
+    precision: str = "fp32", *, backend: str | None = None, threads: int = 1, seconds: float = 0.05
+) -> float:
+    """Measure how many operations per second this machine multiplies at, in registers alone.
+
+    What a kernel of this precision can reach at most, and what benchmarks give fractions of.
+
+    Args:
+        precision: "fp32", "bf16" or "int8"; see `pack_mdn_rnn`.
+        backend: a level of `available_backends()`; None is `default_backend()`.
+        threads: how many threads multiply at once.
+        seconds: for how long; the best of many short stretches counts.
+
+    Returns:
+        Operations per second, all threads together; a multiply-add is two.
+
+    Raises:
+        ValueError: an unknown precision or backend, threads < 1, seconds not above 0.
+    """
+    threads = _integer("threads", threads, low=1)
+    return _core.peak_rate(precision, backend or "", threads, _seconds(seconds))
+
+
+def read_rate(
+    nbytes: int, *, backend: str | None = None, threads: int = 1, seconds: float = 0.05
+) -> float:
+    """Measure how fast this machine reads nbytes of memory over and over.
+
+    Args:
+        nbytes: per thread, each has its own; what fits into a cache is read from there.
+        backend: a level of `available_backends()`; None is `default_backend()`.
+        threads: how many threads read at once.
+        seconds: for how long; the best of many short stretches counts.
+
+    Returns:
+        Bytes per second, all threads together.
+
+    Raises:
+        ValueError: nbytes or threads < 1, an unknown backend, seconds not above 0.
+        MemoryError: nbytes * threads cannot be had.
+    """
+    threads = _integer("threads", threads, low=1)
+    nbytes = _integer("nbytes", nbytes, low=1, high=2**40)
+    return _core.read_rate(nbytes, backend or "", threads, _seconds(seconds))
+
+
 # ------------------------------------------------------------------------------------------------
 # Arguments on their way in, results on their way out. Shapes and contiguity are checked in the
 # extension.
@@ -447,18 +538,33 @@ def dream_rollout(
 
 def _numpy(name: str, x: Any) -> npt.NDArray[np.float32]:
     """View a NumPy array or a CPU torch tensor as a NumPy array, without a copy."""
-    if isinstance(x, np.ndarray):
+    if type(x) is np.ndarray or isinstance(x, np.ndarray):
         return x
     if _is_torch(x):
         if x.device.type != "cpu":
             raise ValueError(
                 f"{name}: expected a tensor on the CPU, got one on {x.device}; use {name}.cpu()"
             )
-        if str(x.dtype) != "torch.float32":
+        if x.dtype is not sys.modules["torch"].float32:
             raise TypeError(f"{name}: expected dtype float32, got {x.dtype}; use {name}.float()")
-        return cast("npt.NDArray[np.float32]", x.detach().numpy())
+        return cast("npt.NDArray[np.float32]", x.detach().numpy() if x.requires_grad else x.numpy())
     raise TypeError(
         f"{name}: expected a float32 NumPy array or torch tensor, got {type(x).__name__}"
+    )
+
+
+def _feature(name: str, x: Any) -> npt.NDArray[np.float32]:
+    if x is None:
+        raise ValueError(f"{name}: expected an array because spec.features has {name!r}, got None")
+    return _numpy(name, x)
+
+
+def _step_arrays(out: MDNRNNStep[Any]) -> tuple[Any, ...]:
+    if not isinstance(out, MDNRNNStep):
+        raise TypeError(f"out: expected an MDNRNNStep, got {type(out).__name__}")
+    return tuple(
+        None if x is None else _numpy(f"out.{name}", x)
+        for name, x in zip(out._fields, out, strict=True)
     )
 
 
@@ -470,20 +576,14 @@ def _is_torch(x: object) -> bool:
 
 def _output_kind(*arrays: object) -> Any:
     """Return the function that turns a result into the kind of array that the caller uses."""
-    if any(map(_is_torch, arrays)):
-        return sys.modules["torch"].from_numpy
+    for x in arrays:
+        if type(x) is not np.ndarray and _is_torch(x):
+            return sys.modules["torch"].from_numpy
     return _same
 
 
 def _same(x: Any) -> Any:
     return x
-
-
-def _backend(name: str | None) -> str:
-    if name is None:
-        name = os.environ.get("WMF_BACKEND") or available_backends()[-1]
-    _core.check_backend(name)
-    return name
 
 
 def _packed(model: PackedMDNRNN | MDNRNNWeights) -> PackedMDNRNN:
@@ -497,22 +597,6 @@ def _packed(model: PackedMDNRNN | MDNRNNWeights) -> PackedMDNRNN:
     return pack_mdn_rnn(model)
 
 
-@functools.lru_cache(maxsize=16)
-def _controller(spec: ControllerSpec) -> _core.Controller:
-    return _core.Controller(
-        "".join(spec.features),
-        spec.latent_dim,
-        spec.hidden_dim,
-        spec.action_dim,
-        bool(spec.bias),
-        spec.hidden_units,
-        list(spec.scale),
-        list(spec.shift),
-        list(spec.low),
-        list(spec.high),
-    )
-
-
 def _default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -520,6 +604,8 @@ def _default_threads() -> int:
 
 
 def _integer(name: str, value: Any, *, low: int, high: int = 2**31) -> int:
+    if type(value) is int and low <= value < high:
+        return value
     try:
         number = operator.index(value)
     except TypeError:
@@ -537,3 +623,9 @@ def _temperature(value: float) -> float:
             f"temperature: expected a finite number above 0 (1e-45 to 3.4e38), got {value!r}"
         )
     return tau
+
+
+def _seconds(value: float) -> float:
+    if not 0 < value <= 3600:
+        raise ValueError(f"seconds: expected a number above 0, up to 3600, got {value!r}")
+    return float(value)

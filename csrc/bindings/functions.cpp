@@ -26,7 +26,7 @@ std::string PackedModel::precision_name() const {
   return "";
 }
 
-void check_backend(const std::string& name) { select_level(name); }
+std::string backend_name(const std::string& name) { return select_level(name).name; }
 
 PackedModel make_packed_model(const py::object& weight_ih, const py::object& weight_hh,
                               const py::object& bias, const py::object& head_weight,
@@ -90,7 +90,7 @@ Controller make_controller(const std::string& features, int64_t latent_dim, int6
 
 py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const py::object& action,
                           const py::object& h, const py::object& c, const py::object& restart,
-                          int threads) {
+                          int threads, const py::object& out) {
   const MdnRnnDims& d = model.dims;
   const int64_t n = axis_size(z, 0);
   StepArrays a{};
@@ -103,37 +103,57 @@ py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const p
     if (!d.predicts_done) {
       throw py::value_error(
           "restart: expected None, because this model does not predict the end of a rollout and so "
-          "has no "
-          "restart input; leave it out");
+          "has no restart input; leave it out");
     }
     a.restart = read_floats(restart, "restart", {{"N", n}});
   }
 
-  FloatArray logmix = new_floats({n, d.latent, d.mixtures}),
-             mu = new_floats({n, d.latent, d.mixtures}),
-             logstd = new_floats({n, d.latent, d.mixtures});
-  FloatArray h_next = new_floats({n, d.hidden}), c_next = new_floats({n, d.hidden});
+  const auto given = [&](size_t i) -> py::object {
+    return out.is_none() ? out : py::reinterpret_borrow<py::tuple>(out)[i];
+  };
+  const std::initializer_list<Axis> mixture = {{"N", n}, {"Z", d.latent}, {"K", d.mixtures}};
+  const std::initializer_list<Axis> state = {{"N", n}, {"H", d.hidden}};
+  py::object logmix = output(given(0), "out.logmix", mixture, &a.logmix);
+  py::object mu = output(given(1), "out.mu", mixture, &a.mu);
+  py::object logstd = output(given(2), "out.logstd", mixture, &a.logstd);
   py::object done_logit = py::none();
-  a.logmix = logmix.mutable_data();
-  a.mu = mu.mutable_data();
-  a.logstd = logstd.mutable_data();
-  a.h_next = h_next.mutable_data();
-  a.c_next = c_next.mutable_data();
   if (d.predicts_done) {
-    FloatArray logits = new_floats({n});
-    a.done_logit = logits.mutable_data();
-    done_logit = std::move(logits);
+    if (!out.is_none() && given(3).is_none()) {
+      throw py::value_error("out.done_logit: expected an array of shape (N,), got None");
+    }
+    done_logit = output(given(3), "out.done_logit", {{"N", n}}, &a.done_logit);
+  }
+  py::object h_next = output(given(4), "out.h", state, &a.h_next);
+  py::object c_next = output(given(5), "out.c", state, &a.c_next);
+  if (!out.is_none()) {
+    // A block of rows is read before it is written, so h and c may be updated in place.
+    const char *name_h = "h", *name_c = "c";
+    const int64_t m = n * d.latent * d.mixtures;
+    refuse_overlap({{"logmix", a.logmix, m},
+                    {"mu", a.mu, m},
+                    {"logstd", a.logstd, m},
+                    {"done_logit", a.done_logit, n},
+                    {name_h, a.h_next, n * d.hidden},
+                    {name_c, a.c_next, n * d.hidden}},
+                   {{"z", a.z, n * d.latent},
+                    {"action", a.action, n * d.action},
+                    {name_h, a.h, n * d.hidden},
+                    {name_c, a.c, n * d.hidden},
+                    {"restart", a.restart, n}},
+                   true);
   }
   {
     const py::gil_scoped_release release;
     mdn_rnn_step(*model.level->kernels, model.view(), a, threads);
   }
-  return py::make_tuple(logmix, mu, logstd, done_logit, h_next, c_next);
+  return out.is_none() ? py::make_tuple(logmix, mu, logstd, done_logit, h_next, c_next)
+                       : py::reinterpret_borrow<py::tuple>(out);
 }
 
-FloatArray py_mixture_sample(const py::object& logmix, const py::object& mu,
+py::object py_mixture_sample(const py::object& logmix, const py::object& mu,
                              const py::object& logstd, float temperature, uint64_t seed,
-                             uint32_t rollout, uint32_t step, const std::string& backend) {
+                             uint32_t rollout, uint32_t step, const std::string& backend,
+                             const py::object& out) {
   const Level& level = select_level(backend);
   const int64_t n = axis_size(logmix, 0), latent = axis_size(logmix, 1),
                 mixtures = axis_size(logmix, 2);
@@ -152,8 +172,10 @@ FloatArray py_mixture_sample(const py::object& logmix, const py::object& mu,
     throw py::value_error("rollout: expected rollout + N <= 2**32, got " + std::to_string(rollout) +
                           " + " + std::to_string(n));
   }
-  FloatArray z = new_floats({n, latent});
-  a.z = z.mutable_data();
+  py::object z = output(out, "out", {{"N", n}, {"Z", latent}}, &a.z);
+  const int64_t m = n * latent * mixtures;
+  refuse_overlap({{"z", a.z, n * latent}},
+                 {{"logmix", a.logmix, m}, {"mu", a.mu, m}, {"logstd", a.logstd, m}});
   {
     const py::gil_scoped_release release;
     mixture_sample(*level.kernels, a);
@@ -161,9 +183,9 @@ FloatArray py_mixture_sample(const py::object& logmix, const py::object& mu,
   return z;
 }
 
-FloatArray py_controller_forward(const Controller& controller, const py::object& params,
+py::object py_controller_forward(const Controller& controller, const py::object& params,
                                  const py::object& z, const py::object& h, const py::object& c,
-                                 const std::string& backend) {
+                                 const std::string& backend, const py::object& out) {
   const Level& level = select_level(backend);
   ControllerArrays a{};
   a.spec = controller.view();
@@ -184,8 +206,12 @@ FloatArray py_controller_forward(const Controller& controller, const py::object&
     throw py::value_error("params: expected (P, n_params) with N a multiple of P, got P = " +
                           std::to_string(a.members) + " and N = " + std::to_string(a.rows));
   }
-  FloatArray action = new_floats({a.rows, a.spec.action});
-  a.action = action.mutable_data();
+  py::object action = output(out, "out", {{"N", a.rows}, {"A", a.spec.action}}, &a.action);
+  refuse_overlap({{"action", a.action, a.rows * a.spec.action}},
+                 {{"params", a.params, a.members * a.n_params},
+                  {"z", a.z, a.rows * a.spec.latent},
+                  {"h", a.h, a.rows * a.spec.hidden},
+                  {"c", a.c, a.rows * a.spec.hidden}});
   {
     const py::gil_scoped_release release;
     controller_forward(*level.kernels, a);

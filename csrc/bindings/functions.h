@@ -1,5 +1,5 @@
 // What module.cpp lists. Each function checks its arrays (tensor.h), releases the GIL, and calls.
-// Numbers have been checked in ops.py.
+// Numbers have been checked in ops.py. `out` is None, or holds the arrays to write to.
 #pragma once
 
 #include <pybind11/stl.h>
@@ -48,19 +48,21 @@ Controller make_controller(const std::string& features, int64_t latent_dim, int6
                            std::vector<float> scale, std::vector<float> shift,
                            std::vector<float> low, std::vector<float> high);
 
-void check_backend(const std::string& name);
+// The name of the level that `name` means: itself, or the default one if it is empty.
+std::string backend_name(const std::string& name);
 
 py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const py::object& action,
                           const py::object& h, const py::object& c, const py::object& restart,
-                          int threads);
+                          int threads, const py::object& out);
 
-FloatArray py_mixture_sample(const py::object& logmix, const py::object& mu,
+py::object py_mixture_sample(const py::object& logmix, const py::object& mu,
                              const py::object& logstd, float temperature, uint64_t seed,
-                             uint32_t rollout, uint32_t step, const std::string& backend);
+                             uint32_t rollout, uint32_t step, const std::string& backend,
+                             const py::object& out);
 
-FloatArray py_controller_forward(const Controller& controller, const py::object& params,
+py::object py_controller_forward(const Controller& controller, const py::object& params,
                                  const py::object& z, const py::object& h, const py::object& c,
-                                 const std::string& backend);
+                                 const std::string& backend, const py::object& out);
 
 py::tuple py_dream_rollout(const PackedModel& model, const Controller& controller,
                            const py::object& params, const py::object& initial_mu,

@@ -29,14 +29,14 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("n_params", &wmf::Controller::n_params);
 
   m.def("available_backends", &wmf::available_levels);
-  m.def("check_backend", &wmf::check_backend, "name"_a);
+  m.def("backend_name", &wmf::backend_name, "name"_a);
 
   m.def("mdn_rnn_step", &wmf::py_mdn_rnn_step, "model"_a, "z"_a, "action"_a, "h"_a, "c"_a,
-        "restart"_a, "threads"_a);
+        "restart"_a, "threads"_a, "out"_a);
   m.def("mixture_sample", &wmf::py_mixture_sample, "logmix"_a, "mu"_a, "logstd"_a, "temperature"_a,
-        "seed"_a, "rollout"_a, "step"_a, "backend"_a);
+        "seed"_a, "rollout"_a, "step"_a, "backend"_a, "out"_a);
   m.def("controller_forward", &wmf::py_controller_forward, "controller"_a, "params"_a, "z"_a, "h"_a,
-        "c"_a, "backend"_a);
+        "c"_a, "backend"_a, "out"_a);
   m.def("dream_rollout", &wmf::py_dream_rollout, "model"_a, "controller"_a, "params"_a,
         "initial_mu"_a, "initial_logvar"_a, py::kw_only(), "rollouts"_a, "seed"_a, "temperature"_a,
         "max_steps"_a, "done_threshold"_a, "common_noise"_a, "threads"_a);

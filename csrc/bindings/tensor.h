@@ -87,6 +87,55 @@ inline const float* read_floats(const py::object& object, const char* name,
   return read<float>(object, name, axes);
 }
 
+// An array to write to: `object`, or a new one if that is None. *data is its memory.
+inline py::object output(const py::object& object, const char* name,
+                         std::initializer_list<Axis> axes, float** data) {
+  if (object.is_none()) {
+    std::vector<py::ssize_t> shape;
+    for (const Axis& axis : axes) shape.push_back(axis.size);
+    py::array_t<float> array(std::move(shape));
+    *data = array.mutable_data();
+    return std::move(array);
+  }
+  read<float>(object, name, axes);
+  auto array = py::reinterpret_borrow<py::array>(object);
+  if (!array.writeable()) {
+    throw py::value_error(std::string(name) +
+                          ": expected an array to write to, got a read-only one");
+  }
+  *data = static_cast<float*>(array.mutable_data());
+  return object;
+}
+
+// Outputs that were given must not lie on top of inputs, which are still to be read, nor of one
+// another. `in_place` says which pairs may be the very same array.
+struct Extent {
+  const char* name;
+  const float* begin;
+  int64_t size;
+};
+
+inline void refuse_overlap(std::initializer_list<Extent> outputs,
+                           std::initializer_list<Extent> inputs, bool in_place_allowed = false) {
+  const auto overlap = [](const Extent& a, const Extent& b) {
+    return a.begin != nullptr && b.begin != nullptr && a.begin < b.begin + b.size &&
+           b.begin < a.begin + a.size;
+  };
+  const auto refuse = [](const Extent& a, const Extent& b) {
+    throw py::value_error(std::string("out: expected arrays with memory of their own, got ") +
+                          a.name + " overlapping " + b.name);
+  };
+  for (const Extent* out = outputs.begin(); out != outputs.end(); ++out) {
+    for (const Extent& in : inputs) {
+      const bool same = in_place_allowed && out->name == in.name && out->begin == in.begin;
+      if (!same && overlap(*out, in)) refuse(*out, in);
+    }
+    for (const Extent* other = outputs.begin(); other != out; ++other) {
+      if (overlap(*out, *other)) refuse(*out, *other);
+    }
+  }
+}
+
 // For what is read once and used for long: parameters, first latents.
 inline const float* read_finite(const py::object& object, const char* name,
                                 std::initializer_list<Axis> axes) {

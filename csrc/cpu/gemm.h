@@ -77,16 +77,16 @@ void multiply_tile(const Panels& m, const Word* x, int64_t x_stride, int64_t row
   }
 
   WMF_UNROLL
-  for (int r = 0; r < R; ++r) {
+  for (int p = 0; p < P; ++p) {
+    F y[R][4];
     WMF_UNROLL
-    for (int p = 0; p < P; ++p) {
-      F y[4];
+    for (int r = 0; r < R; ++r) {
       WMF_UNROLL
       for (int v = 0; v < 4; ++v) {
-        y[v] = Format::finish(sum[r][p][v], constants + (p * Format::kConstants * 4 + v) * W);
+        y[r][v] = Format::finish(sum[r][p][v], constants + (p * Format::kConstants * 4 + v) * W);
       }
-      epilogue(row + r, panel + p, y);
     }
+    epilogue(row, panel + p, y);
   }
 }
 
@@ -126,8 +126,8 @@ WMF_INLINE void multiply_few(int64_t rows, const Panels& m, const Word* x, int64
   }
 }
 
-// For every row and panel: epilogue(row, panel, F (&y)[4]), y = bias + x w. x (rows, x_stride)
-// words.
+// For every R rows and panel: epilogue(row, panel, F (&y)[R][4]), y = bias + x w, of the rows row
+// ... row + R - 1. x (rows, x_stride) words.
 template <class Format, class Epilogue>
 void multiply(const Panels& m, const Word* x, int64_t x_stride, int64_t rows, bool backwards,
               const Epilogue& epilogue) {

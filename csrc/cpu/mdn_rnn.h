@@ -43,14 +43,30 @@ template <class Format>
 void lstm(const Layout& l, const float* packed, const StepRows& s, Part part) {
   int64_t first;
   const Panels m = share<Format>(lstm_panels(l, packed), part, &first);
-  const auto update = [&](int64_t row, int64_t panel, const F(&gate)[4]) WMF_INLINE_LAMBDA {
+  const auto write = [&](int64_t row, int64_t unit, F c, F h) WMF_INLINE_LAMBDA {
+    store(s.cell + row * l.hidden + unit, c);
+    store(s.next.x + row * l.row + unit, h);
+    Format::write_hidden(s.next.q + row * l.word_row, unit, h);
+  };
+  const auto update = [&](int64_t row, int64_t panel, const auto& gates) WMF_INLINE_LAMBDA {
+    constexpr int64_t kRows = sizeof gates / sizeof gates[0];
     const int64_t unit = (first + panel) * W;
-    float* c = s.cell + row * l.hidden + unit;
-    const F c_next = next_cell(gate[0], gate[1], gate[2], load(c));
-    const F h_next = next_hidden(gate[3], c_next);
-    store(c, c_next);
-    store(s.next.x + row * l.row + unit, h_next);
-    Format::write_hidden(s.next.q + row * l.word_row, unit, h_next);
+    const float* cell = s.cell + row * l.hidden + unit;
+    WMF_UNROLL
+    for (int64_t r = 0; r + 1 < kRows; r += 2) {
+      const auto gate = [&](int v) WMF_INLINE_LAMBDA { return Pair{gates[r][v], gates[r + 1][v]}; };
+      const Pair c = {load(cell + r * l.hidden), load(cell + (r + 1) * l.hidden)};
+      const Pair c_next = next_cell(gate(0), gate(1), gate(2), c);
+      const Pair h_next = next_hidden(gate(3), c_next);
+      write(row + r, unit, c_next.a, h_next.a);
+      write(row + r + 1, unit, c_next.b, h_next.b);
+    }
+    if constexpr (kRows % 2 == 1) {
+      const F(&gate)[4] = gates[kRows - 1];
+      const F c = load(cell + (kRows - 1) * l.hidden);
+      const F c_next = next_cell(gate[0], gate[1], gate[2], c);
+      write(row + kRows - 1, unit, c_next, next_hidden(gate[3], c_next));
+    }
   };
   multiply<Format>(m, s.now.q, l.word_row, s.rows, s.backwards, update);
 }
@@ -61,8 +77,13 @@ void head(const Layout& l, const float* packed, const StepRows& s, Part part) {
   int64_t first;
   const Panels m = share<Format>(head_panels(l, packed), part, &first);
   const int64_t stride = head_row(l);
-  const auto write = [&](int64_t row, int64_t panel, const F(&y)[4]) WMF_INLINE_LAMBDA {
-    for (int v = 0; v < 4; ++v) store(s.out + row * stride + ((first + panel) * 4 + v) * W, y[v]);
+  const auto write = [&](int64_t row, int64_t panel, const auto& outputs) WMF_INLINE_LAMBDA {
+    float* out = s.out + row * stride + (first + panel) * 4 * W;
+    for (const F(&y)[4] : outputs) {
+      WMF_UNROLL
+      for (int v = 0; v < 4; ++v) store(out + v * W, y[v]);
+      out += stride;
+    }
   };
   multiply<Format>(m, s.next.q, l.word_row, s.rows, s.backwards, write);
 }

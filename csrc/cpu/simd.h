@@ -76,18 +76,10 @@ WMF_INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
 
 WMF_INLINE F min(F a, F b) { return a < b ? a : b; }
 
-// The sum over the lanes, as a tree of fixed shape.
-WMF_INLINE float sum(F x) {
-  float s[WMF_LANES];
-  store(s, x);
-  for (int half = WMF_LANES / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) s[i] += s[i + half];
-  }
-  return s[0];
-}
-
+// `sum` adds up the lanes as a tree of fixed shape.
 #if defined(__AVX512F__)
 
+WMF_INLINE float sum(F x) { return _mm512_reduce_add_ps(x); }
 WMF_INLINE F sqrt(F x) { return _mm512_sqrt_ps(x); }
 WMF_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 
@@ -107,6 +99,11 @@ WMF_INLINE void mul_wide(U a, uint32_t m, U* high, U* low) {
 
 #elif defined(__AVX2__) && defined(__FMA__)
 
+WMF_INLINE float sum(F x) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
 WMF_INLINE F sqrt(F x) { return _mm256_sqrt_ps(x); }
 WMF_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 
@@ -125,6 +122,8 @@ WMF_INLINE void mul_wide(U a, uint32_t m, U* high, U* low) {
 }
 
 #else  // generic: SSE2 on x86-64, NEON on aarch64, or whatever the compiler makes of four lanes
+
+WMF_INLINE float sum(F x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 
 #if defined(__x86_64__)
 WMF_INLINE F sqrt(F x) { return _mm_sqrt_ps(x); }
@@ -162,6 +161,33 @@ WMF_INLINE void mul_wide(U a, uint32_t m, U* high, U* low) {
 }
 
 #endif
+
+WMF_INLINE F fma(F a, float b, float c) { return fma(a, splat(b), splat(c)); }
+WMF_INLINE F fma(F a, float b, F c) { return fma(a, splat(b), c); }
+
+// x * 2^n, where n is in the low bits of m (1.5 * 2^23 + n): a shift by 23 makes it an exponent.
+WMF_INLINE F add_to_exponent(F x, F m) { return as_float(as_int(x) + as_int(as_word(m) << 23)); }
+
+// Two vectors, every operation done to one right after the other.
+struct Pair {
+  F a, b;
+};
+WMF_INLINE Pair operator-(Pair x) { return {-x.a, -x.b}; }
+WMF_INLINE Pair operator+(Pair x, Pair y) { return {x.a + y.a, x.b + y.b}; }
+WMF_INLINE Pair operator*(Pair x, Pair y) { return {x.a * y.a, x.b * y.b}; }
+WMF_INLINE Pair operator/(Pair x, Pair y) { return {x.a / y.a, x.b / y.b}; }
+WMF_INLINE Pair operator+(float x, Pair y) { return {x + y.a, x + y.b}; }
+WMF_INLINE Pair operator-(float x, Pair y) { return {x - y.a, x - y.b}; }
+WMF_INLINE Pair operator-(Pair x, float y) { return {x.a - y, x.b - y}; }
+WMF_INLINE Pair fma(Pair x, Pair y, Pair z) { return {fma(x.a, y.a, z.a), fma(x.b, y.b, z.b)}; }
+WMF_INLINE Pair fma(Pair x, float y, float z) { return {fma(x.a, y, z), fma(x.b, y, z)}; }
+WMF_INLINE Pair fma(Pair x, float y, Pair z) { return {fma(x.a, y, z.a), fma(x.b, y, z.b)}; }
+WMF_INLINE Pair clamp(Pair x, float low, float high) {
+  return {clamp(x.a, low, high), clamp(x.b, low, high)};
+}
+WMF_INLINE Pair add_to_exponent(Pair x, Pair m) {
+  return {add_to_exponent(x.a, m.a), add_to_exponent(x.b, m.b)};
+}
 
 }  // namespace
 }  // namespace wmf
