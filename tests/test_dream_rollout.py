@@ -15,6 +15,7 @@ from scipy import stats
 from worldmodels_fast import ops, reference
 
 BACKENDS = ops.available_backends()
+PRECISIONS = ("fp32", "bf16", "int8")
 SETTINGS = {"rollouts": 16, "seed": 3, "temperature": 1.15, "max_steps": 60}
 LONG = {"rollouts": 1000, "max_steps": 100}
 
@@ -32,9 +33,10 @@ def doom_like():
     return random_weights(17, 1, 33, 3, True, seed=1, done_bias=-4.0)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_bitwise_the_same_for_threads_splits_and_runs(doom_like, backend):
-    model = ops.pack_mdn_rnn(doom_like, backend=backend)
+def test_bitwise_the_same_for_threads_splits_and_runs(doom_like, backend, precision):
+    model = ops.pack_mdn_rnn(doom_like, backend=backend, precision=precision)
     spec, params, *initial = dream_inputs(24, doom_like)
     returns, lengths = ops.dream_rollout(model, spec, params, *initial, **SETTINGS, threads=1)
     assert lengths.shape == (24, 16)
@@ -52,11 +54,12 @@ def test_bitwise_the_same_for_threads_splits_and_runs(doom_like, backend):
             assert (again == returns[first : first + size]).all()
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("members", [1, 2, 3])
-def test_threads_that_share_each_step_change_nothing(doom_like, backend, members):
+def test_threads_that_share_each_step_change_nothing(doom_like, backend, members, precision):
     """Fewer rollouts than threads: the threads multiply parts of the same step."""
-    model = ops.pack_mdn_rnn(doom_like, backend=backend)
+    model = ops.pack_mdn_rnn(doom_like, backend=backend, precision=precision)
     inputs = dream_inputs(members, doom_like)
     settings = {**SETTINGS, "rollouts": 1, "max_steps": 300}
     for seed in range(8):
@@ -74,6 +77,7 @@ def test_the_first_rollouts_do_not_depend_on_how_many_follow(doom_like):
     assert (few == many[:, :5]).all()
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("dims", "spec"),
@@ -83,15 +87,15 @@ def test_the_first_rollouts_do_not_depend_on_how_many_follow(doom_like):
         ((3, 1, 5, 1, True), {"features": ("z",), "bias": False}),
     ],
 )
-def test_short_dreams_agree_with_the_reference_rollout_by_rollout(dims, spec, backend):
+def test_short_dreams_agree_with_the_reference_rollout_by_rollout(dims, spec, backend, precision):
     weights = random_weights(*dims, done_bias=-2.0)
-    model = ops.pack_mdn_rnn(weights, backend=backend)
+    model = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
     inputs = dream_inputs(4, weights, **spec)
     settings = {**SETTINGS, "max_steps": 12}
     for common_noise in (True, False):
         settings["common_noise"] = common_noise
         _, got = ops.dream_rollout(model, *inputs, **settings)
-        _, expected = reference.dream_rollout(weights, *inputs, **settings)
+        _, expected = reference.dream_rollout(weights, *inputs, **settings, precision=precision)
         assert (got == expected).mean() > 0.95  # one flipped component moves a whole rollout
         assert len(np.unique(got)) > 2
 

@@ -13,10 +13,15 @@ from scipy import stats
 from worldmodels_fast import ops, reference
 
 BACKENDS = ops.available_backends()
+PRECISIONS = ("fp32", "bf16", "int8")
 
-# Largest absolute difference from float64, for inputs and outputs of the order of 1.
+# Largest absolute difference from float64, for inputs and outputs of the order of 1. The reference
+# rounds operands as the kernels do, but it rounds an h of its own before the head: where that lies
+# between two steps of the format the kernel may take the other one.
 TOLERANCE = {
     "mdn_rnn_step": 1e-5,
+    "head in bf16": 2e-3,
+    "head in int8": 8e-3,
     "mixture_sample": 1e-5,  # where both chose the same component
     "controller_forward": 1e-5,
 }
@@ -63,19 +68,69 @@ def assert_same_samples(got, expected):
 # --- parity ---------------------------------------------------------------------------------------
 
 
+def assert_same_step(got, expected, precision):
+    for name, g, e in zip(got._fields, got, expected, strict=True):
+        head = name in ("logmix", "mu", "logstd") and precision != "fp32"
+        assert_close(f"head in {precision}" if head else "mdn_rnn_step", g, e)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("model", MODELS, ids=str)
-def test_mdn_rnn_step_parity(model, backend):
+def test_mdn_rnn_step_parity(model, backend, precision):
     *dims, n = model
     weights = random_weights(*dims)
     inputs = step_inputs(weights, n)
-    packed = ops.pack_mdn_rnn(weights, backend=backend)
+    packed = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
     assert packed.backend == backend
-    assert packed.precision == "fp32"
+    assert packed.precision == precision
     got = ops.mdn_rnn_step(packed, *inputs)
-    expected = reference.mdn_rnn_step(weights, *inputs)
-    for g, e in zip(got, expected, strict=True):
-        assert_close("mdn_rnn_step", g, e)
+    expected = reference.mdn_rnn_step(weights, *inputs, precision=precision)
+    assert_same_step(got, expected, precision)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_faster_precisions_are_near_and_smaller(precision):
+    weights = random_weights(64, 1, 512, 5, True)
+    inputs = step_inputs(weights, 30)
+    exact = reference.mdn_rnn_step(weights, *inputs)
+    packed = ops.pack_mdn_rnn(weights, precision=precision)
+    got = ops.mdn_rnn_step(packed, *inputs)
+    share = {"bf16": 0.51, "int8": 0.31}[precision]
+    assert packed.nbytes < share * ops.pack_mdn_rnn(weights).nbytes
+    for g, e in zip(got, exact, strict=True):
+        error = np.abs(g - e).max() / np.abs(e).max()
+        assert 0 < error < {"bf16": 0.01, "int8": 0.03}[precision]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_faster_precisions_are_the_same_numbers_on_every_backend(precision):
+    """Where an instruction is missing, others add up the same numbers in the same order."""
+    weights = random_weights(19, 2, 45, 3, True)
+    inputs = step_inputs(weights, 70)
+    steps = {
+        backend: ops.mdn_rnn_step(
+            ops.pack_mdn_rnn(weights, backend=backend, precision=precision), *inputs
+        )
+        for backend in BACKENDS
+    }
+    # The generic level has no fused multiply-add, not even for the gates.
+    fused = [step for backend, step in steps.items() if backend != "generic"]
+    for step in fused[1:]:
+        for name in ("logmix", "mu", "logstd", "h", "c"):  # the done logit is float32's
+            assert (getattr(step, name) == getattr(fused[0], name)).all()
+    for step in fused:
+        assert_same_step(step, steps["generic"], precision)
+
+
+def test_int8_stays_finite_beyond_its_range():
+    weights = random_weights(5, 2, 9, 3, True)
+    inputs = [x * 1e20 for x in step_inputs(weights, 4)]
+    inputs[2] = np.clip(inputs[2], -1, 1)  # h is a product of a sigmoid and a tanh
+    for backend in BACKENDS:
+        packed = ops.pack_mdn_rnn(weights, backend=backend, precision="int8")
+        got = ops.mdn_rnn_step(packed, *inputs)
+        assert all(np.isfinite(x).all() for x in (got.h, got.mu, got.logmix, got.logstd))
 
 
 @settings(max_examples=40, deadline=None)
@@ -87,14 +142,19 @@ def test_mdn_rnn_step_parity(model, backend):
     done=st.booleans(),
     n=st.integers(1, 60),
     backend=st.sampled_from(BACKENDS),
+    precision=st.sampled_from(PRECISIONS),
 )
-def test_every_shape_agrees_with_the_reference(z, a, h, k, done, n, backend):
+def test_every_shape_agrees_with_the_reference(z, a, h, k, done, n, backend, precision):
     weights = random_weights(z, a, h, k, done)
     inputs = step_inputs(weights, n)
-    got = ops.mdn_rnn_step(ops.pack_mdn_rnn(weights, backend=backend), *inputs, threads=2)
-    expected = reference.mdn_rnn_step(weights, *inputs)
-    for g, e in zip(got, expected, strict=True):
-        assert_close("mdn_rnn_step", g, e)
+    packed = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
+    got = ops.mdn_rnn_step(packed, *inputs, threads=2)
+    if precision == "fp32":  # tiny models have large head weights: see TOLERANCE
+        assert_same_step(got, reference.mdn_rnn_step(weights, *inputs), precision)
+    else:
+        expected = reference.mdn_rnn_step(weights, *inputs, precision=precision)
+        assert_close("mdn_rnn_step", got.h, expected.h)
+        assert_close("mdn_rnn_step", got.c, expected.c)
     sample = (got.logmix, got.mu, got.logstd, 0.7)
     assert_same_samples(
         ops.mixture_sample(*sample, seed=n, step=3, backend=backend),
@@ -107,10 +167,11 @@ def test_every_shape_agrees_with_the_reference(z, a, h, k, done, n, backend):
     assert_close("controller_forward", got_action, expected_action)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_row_does_not_depend_on_the_others(backend):
+def test_a_row_does_not_depend_on_the_others(backend, precision):
     weights = random_weights(19, 2, 45, 3, True)
-    packed = ops.pack_mdn_rnn(weights, backend=backend)
+    packed = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
     inputs = step_inputs(weights, 120)
     whole = ops.mdn_rnn_step(packed, *inputs)
     for threads in (2, 3, 200):
@@ -265,6 +326,74 @@ def test_features_that_the_controller_does_not_see_may_be_anything():
     params, z = normals(0, 1, spec.n_params), normals(1, 4, 3)
     expected = ops.controller_forward(spec, params, z)
     assert (ops.controller_forward(spec, params, z, "no", [3]) == expected).all()
+
+
+# --- preallocated outputs -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("done", [False, True])
+def test_outputs_may_be_given(done, precision):
+    weights = random_weights(19, 2, 45, 3, done)
+    packed = ops.pack_mdn_rnn(weights, precision=precision)
+    inputs = step_inputs(weights, 60)
+    fresh = ops.mdn_rnn_step(packed, *inputs)
+    out = ops.MDNRNNStep(*(None if x is None else np.full_like(x, np.nan) for x in fresh))
+    assert ops.mdn_rnn_step(packed, *inputs, threads=2, out=out) is out
+    for a, b in zip(out, fresh, strict=True):
+        assert (a is None and b is None) or (a == b).all()
+
+    z, action, h, c, restart = (None if x is None else x.copy() for x in inputs)
+    ops.mdn_rnn_step(packed, z, action, h, c, restart, out=out._replace(h=h, c=c))  # in place
+    assert (h == fresh.h).all()
+    assert (c == fresh.c).all()
+
+    mixture = (fresh.logmix, fresh.mu, fresh.logstd, 1.15)
+    sample = np.empty((60, 19), np.float32)
+    assert ops.mixture_sample(*mixture, seed=4, out=sample) is sample
+    assert (sample == ops.mixture_sample(*mixture, seed=4)).all()
+
+    spec = random_spec(weights)
+    params, chosen = normals(0, 3, spec.n_params), torch.empty(60, 2)
+    assert ops.controller_forward(spec, params, z, h, c, out=chosen) is chosen
+    assert (chosen.numpy() == ops.controller_forward(spec, params, z, h, c)).all()
+
+
+def test_bad_outputs(good):
+    weights, inputs = good
+    step = ops.mdn_rnn_step(weights, **inputs)
+    n = 5
+    for change, error, message in [
+        ({"mu": np.empty((n, 4, 2), np.float32)}, ValueError, r"out.mu: .*\(5, 4, 3\)"),
+        ({"h": np.empty((n, 6))}, TypeError, r"out.h: .*got dtype float64"),
+        ({"done_logit": None}, ValueError, r"out.done_logit: .*got None"),
+        ({"logmix": step.mu}, ValueError, r"out: .*mu overlapping logmix"),
+        ({"c": inputs["h"]}, ValueError, r"out: .*c overlapping h"),
+        ({"c": None}, TypeError, r"out.c: .*got NoneType"),
+    ]:
+        with pytest.raises(error, match=message):
+            ops.mdn_rnn_step(weights, **inputs, out=step._replace(**change))
+    shared = np.empty((n + 1, 6), np.float32)
+    inputs["h"] = shared[:n]
+    inputs["h"][:] = 0
+    with pytest.raises(ValueError, match=r"out: .*h overlapping h"):  # shifted by a row
+        ops.mdn_rnn_step(weights, **inputs, out=step._replace(h=shared[1:]))
+    with pytest.raises(TypeError, match="out: expected an MDNRNNStep, got tuple"):
+        ops.mdn_rnn_step(weights, **inputs, out=tuple(step))
+    frozen = np.empty((n, 4), np.float32)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match=r"out: .*read-only"):
+        ops.mixture_sample(step.logmix, step.mu, step.logstd, 1.0, out=frozen)
+    with pytest.raises(ValueError, match=r"out: .*z overlapping logmix"):
+        ops.mixture_sample(
+            step.logmix, step.mu, step.logstd, 1.0, out=step.logmix.ravel()[:20].reshape(5, 4)
+        )
+    spec = random_spec(weights)
+    params = normals(0, 1, spec.n_params)
+    with pytest.raises(ValueError, match=r"out: .*\(N, A\) = \(5, 2\)"):
+        ops.controller_forward(
+            spec, params, inputs["z"], step.h, step.c, out=np.empty((5, 3), np.float32)
+        )
 
 
 # --- torch ----------------------------------------------------------------------------------------
@@ -430,7 +559,7 @@ def test_backends(monkeypatch):
         ValueError, match=r"backend: expected one of 'generic'.*got 'sse9'.*WMF_BACKEND"
     ):
         ops.default_backend()
-    missing = {"avx2", "avx512"} - set(BACKENDS)
+    missing = {"avx2", "avx512", "avx512_bf16"} - set(BACKENDS)
     for name in missing:
         with pytest.raises(ValueError, match=f"backend: '{name}' cannot run here"):
             ops.mixture_sample(*random_mixture(2, 3, 4), 1.0, backend=name)

@@ -76,6 +76,20 @@ def test_error_bound_over_the_full_range(name):
         assert (np.signbit(got[zero]) == np.signbit(x[zero])).all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("name", "function"), [("gate_sigmoid", sigmoid), ("gate_tanh", np.tanh)])
+def test_absolute_error_of_the_gates(name, function, backend):
+    for x in (every_512th_float(), interesting_floats()):
+        got = _core.vector_math(name, x, backend)
+        with np.errstate(all="ignore"):
+            expected = function(x.astype(np.float64))
+        known = np.isfinite(x)
+        assert np.abs(got[known] - expected[known]).max() < 2e-7
+        infinite = np.isinf(x)
+        assert np.abs(got[infinite] - expected[infinite]).max() < 1e-30 if infinite.any() else True
+    assert np.isnan(_core.vector_math(name, np.full(20, np.nan, np.float32), backend)).all()
+
+
 def test_cos_2pi_error_bound_on_all_that_the_noise_can_ask():
     u = (np.arange(2**24 + 1) * 2.0**-24).astype(np.float32)
     got = _core.vector_math("cos_2pi", u, BACKENDS[-1])

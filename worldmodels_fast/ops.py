@@ -563,7 +563,7 @@ def _step_arrays(out: MDNRNNStep[Any]) -> tuple[Any, ...]:
     if not isinstance(out, MDNRNNStep):
         raise TypeError(f"out: expected an MDNRNNStep, got {type(out).__name__}")
     return tuple(
-        None if x is None else _numpy(f"out.{name}", x)
+        None if x is None and name == "done_logit" else _numpy(f"out.{name}", x)
         for name, x in zip(out._fields, out, strict=True)
     )
 

@@ -121,6 +121,7 @@ def mdn_rnn_step(
     restart: npt.ArrayLike | None = None,
     *,
     threads: int = 1,
+    precision: str = "fp32",
 ) -> MDNRNNStep:
     """One LSTM step and the mixture density head, for N independent rows.
 
@@ -133,6 +134,8 @@ def mdn_rnn_step(
         restart: (N,), 1 on the first step of a rollout, else 0; None means all 0. Only if the model
             predicts the end of a rollout.
         threads: ignored; here so that the signature is that of the fast function.
+        precision: "fp32" rounds nothing; "bf16" and "int8" round the operands of the matrix
+            products as `ops.pack_mdn_rnn` says, and nothing else.
 
     Returns:
         MDNRNNStep.
@@ -145,18 +148,64 @@ def mdn_rnn_step(
         inputs.append(np.zeros((n, 1)) if restart is None else _f64(restart)[:, None])
     x = np.concatenate(inputs, axis=1)  # (N, X)
 
-    gates = x @ _f64(w.weight_ih).T + _f64(h) @ _f64(w.weight_hh).T + _f64(w.bias)  # (N, 4H)
+    gates = _product(w.weight_hh, h, w.weight_ih, x, precision) + _f64(w.bias)  # (N, 4H)
     i, f, g, o = np.split(gates, 4, axis=1)
     c_next = sigmoid(f) * _f64(c) + sigmoid(i) * np.tanh(g)
     h_next = sigmoid(o) * np.tanh(c_next)
 
-    out = h_next @ _f64(w.head_weight).T + _f64(w.head_bias)  # (N, O)
+    none, nothing = np.zeros((len(w.head_weight), 0)), np.zeros((len(x), 0))
+    out = _product(w.head_weight, h_next, none, nothing, precision) + _f64(w.head_bias)  # (N, O)
     done_logit = None
-    if w.predicts_done:
-        done_logit, out = out[:, 0], out[:, 1:]
+    if w.predicts_done:  # the done logit is never rounded
+        done_logit = h_next @ _f64(w.head_weight)[0] + _f64(w.head_bias)[0]
+        out = out[:, 1:]
     mixture = out.reshape(-1, w.latent_dim, 3, w.n_mixtures)
     logmix, mu, logstd = mixture[:, :, 0], mixture[:, :, 1], mixture[:, :, 2]
     return MDNRNNStep(logmix, mu, logstd, done_logit, h_next, c_next)
+
+
+def _product(
+    weight_h: npt.ArrayLike, h: npt.ArrayLike, weight_x: npt.ArrayLike, x: Float64, precision: str
+) -> Float64:
+    """Multiply h (N, H) and x (N, X) by (O, H) and (O, X), with operands of some precision."""
+    if precision == "bf16":
+        operands = [_bf16(v) for v in (weight_h, h, weight_x, x)]
+    elif precision == "int8":
+        operands = _int8(weight_h, h, weight_x, x)
+    elif precision == "fp32":
+        operands = [_f64(v) for v in (weight_h, h, weight_x, x)]
+    else:
+        raise ValueError(f"precision: expected 'fp32', 'bf16' or 'int8', got {precision!r}")
+    w_h, h_rounded, w_x, x_rounded = operands
+    return h_rounded @ w_h.T + x_rounded @ w_x.T
+
+
+def _bf16(x: npt.ArrayLike) -> Float64:
+    """To bfloat16, the upper half of a float32: to nearest, ties to even."""
+    bits = np.asarray(x, dtype=np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return _f64(rounded.astype(np.uint32).view(np.float32))
+
+
+def _int8(
+    weight_h: npt.ArrayLike, h: npt.ArrayLike, weight_x: npt.ArrayLike, x: npt.ArrayLike
+) -> list[Float64]:
+    """Round h and its weights to 8 bits; x to 1 / 64 up to +-64 and its weights to 16 bits.
+
+    A sum of products of integers times one scale per output is what the kernel computes; the scale
+    is the smallest with which h's weights fit into +-127 and x's into +-32767.
+    """
+    w_h, w_x, h32, x32 = (np.asarray(v, dtype=np.float32) for v in (weight_h, weight_x, h, x))
+    needed_h = np.abs(w_h).max(axis=1, initial=0) / np.float32(127 * 127)
+    needed_x = np.abs(w_x).max(axis=1, initial=0) / np.float32(32767 * 64)
+    scale = np.maximum(np.maximum(needed_h, needed_x), np.float32(1e-30))[:, None]
+    unit_h, unit_x = scale * np.float32(127), scale * np.float32(64)
+    return [
+        _f64(np.floor(w_h / unit_h + np.float32(0.5))) * unit_h,
+        _f64(np.rint(h32 * np.float32(127))) / 127,
+        _f64(np.floor(w_x / unit_x + np.float32(0.5))) * unit_x,
+        _f64(np.rint(np.clip(x32, -64, 64) * np.float32(64))) / 64,
+    ]
 
 
 def mixture_sample(
@@ -280,6 +329,7 @@ def dream_rollout(
     done_threshold: float = 0.0,
     common_noise: bool = True,
     threads: int | None = None,
+    precision: str = "fp32",
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """Run every member of a population in the dream, R rollouts each.
 
@@ -296,6 +346,7 @@ def dream_rollout(
         done_threshold: a rollout ends when the done logit is above it.
         common_noise: rollout r of every member sees the same noise and first latent.
         threads: ignored; here so that the signature is that of the fast function.
+        precision: see `mdn_rnn_step`.
 
     Returns:
         returns (P, R) float32 (reward 1 per step, the last included), lengths (P, R) int32.
@@ -322,7 +373,7 @@ def dream_rollout(
         # One row per controller: repeat each member's parameters for its living rollouts.
         action = controller_forward(spec, params[alive // rollouts], z, h, c)
         restart = np.full(alive.size, float(t == 0)) if model.predicts_done else None
-        step = mdn_rnn_step(model, z, action, h, c, restart)
+        step = mdn_rnn_step(model, z, action, h, c, restart, precision=precision)
         z = mixture_sample(
             step.logmix, step.mu, step.logstd, temperature, seed=seed, rollout=ids[alive], step=t
         )
