@@ -1,0 +1,30 @@
+# No unit may hold instructions of a higher level than its own, nor a function that the linker could
+# merge with another unit's: it would crash older machines. Run by CMakeLists.txt after the build:
+#
+#   cmake -DOBJDUMP=... -DNM=... -DLEVEL=base|generic|avx2|avx512|... -DOBJECTS=a.o;b.o -P check_levels.cmake
+foreach(object ${OBJECTS})
+  execute_process(COMMAND ${OBJDUMP} -d --no-show-raw-insn ${object} OUTPUT_VARIABLE code RESULT_VARIABLE status)
+  if(NOT status EQUAL 0 OR code STREQUAL "")
+    message(FATAL_ERROR "${object} cannot be disassembled")
+  endif()
+  if(LEVEL STREQUAL "base" OR LEVEL STREQUAL "generic")
+    set(forbidden "%[yz]mm")
+  elseif(LEVEL STREQUAL "avx2")
+    set(forbidden "%zmm|%[xy]mm(1[6-9]|2[0-9]|3[01])|{%k[0-7]}")
+  elseif(LEVEL STREQUAL "avx512")
+    set(forbidden "vdpbf16|vpdpbusd|vpdpwssd|vcvtne")
+  else()
+    set(forbidden "no level above this one")
+  endif()
+  if(code MATCHES "[^\n]*(${forbidden})[^\n]*")
+    message(FATAL_ERROR "${object} is of level ${LEVEL}, but has: ${CMAKE_MATCH_0}")
+  endif()
+
+  if(NOT LEVEL STREQUAL "base")
+    execute_process(COMMAND ${NM} -C --defined-only --extern-only ${object} OUTPUT_VARIABLE symbols)
+    string(REGEX REPLACE "[^\n]* [DR] wmf::k[A-Za-z0-9]*Kernels\n" "" others "${symbols}")
+    if(symbols STREQUAL "" OR NOT others STREQUAL "")
+      message(FATAL_ERROR "${object} may define its table and nothing else, but has: ${others}")
+    endif()
+  endif()
+endforeach()
