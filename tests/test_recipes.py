@@ -4,6 +4,7 @@ import json
 import pytest
 
 from worldmodels_fast import envs
+from worldmodels_fast.evolution import EvolveConfig
 from worldmodels_fast.recipes import RECIPES, RunConfig, load_config, make_recipe, save_config
 
 
@@ -63,3 +64,5 @@ def test_bad_settings_are_named():
         RunConfig("x", environment="pong")
     with pytest.raises(ValueError, match="seed: expected a number from 0, got -1"):
         RunConfig("x", seed=-1)
+    with pytest.raises(ValueError, match=r"evolve.precision: expected one of fp32, .* got 'fp8'"):
+        RunConfig("x", evolve=EvolveConfig(precision="fp8"))

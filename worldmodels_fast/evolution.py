@@ -43,7 +43,7 @@ class EvolveConfig:
             scored; the mean with the best score is the final controller.
         eval_rollouts: rollouts of that score.
         max_minutes: stop after the generation in which this much time has been used, in all.
-        precision: arithmetic of the dream.
+        precision: of the dream's matrix products, "fp32", "bf16" or "int8".
         cma_options: passed through to ``cma.CMAEvolutionStrategy``; its termination criteria
             count only if they are named here.
     """

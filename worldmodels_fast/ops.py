@@ -61,6 +61,9 @@ ArrayT = TypeVar("ArrayT", FloatArray, "torch.Tensor")
 
 FEATURES = ("z", "h", "c")
 
+PRECISIONS = ("fp32", "bf16", "int8")
+"""Number formats of the matrix products' operands; see `pack_mdn_rnn`."""
+
 
 @dataclass(frozen=True)
 class MDNRNNWeights:

@@ -19,7 +19,7 @@ from typing import Any
 from worldmodels_fast import envs
 from worldmodels_fast.collection import CollectConfig
 from worldmodels_fast.evolution import EvolveConfig
-from worldmodels_fast.ops import ControllerSpec
+from worldmodels_fast.ops import PRECISIONS, ControllerSpec
 from worldmodels_fast.policies import FIDELITY_POLICIES, make_policy
 from worldmodels_fast.training import RNNConfig, VAEConfig, products_in_bf16
 
@@ -114,6 +114,11 @@ class RunConfig:
             make_policy(policy)
         for precision in (self.vae.precision, self.rnn.precision):
             products_in_bf16(precision)
+        if self.evolve.precision not in PRECISIONS:
+            raise ValueError(
+                f"evolve.precision: expected one of {', '.join(PRECISIONS)}, "
+                f"got {self.evolve.precision!r}"
+            )
         self.evolve.check(self.controller_spec().n_params)
 
     def controller_spec(self) -> ControllerSpec:

@@ -50,6 +50,15 @@ WMF_INLINE F exp(F x) {
   return (1.0f + expm1_polynomial(r)) * power_of_two(half) * power_of_two(n - half);
 }
 
+// exp(x) for x <= 0, as one factor: 0 where the result is not a normal number (below e^-87).
+WMF_INLINE F exp_not_above_0(F x) {
+  const I vanishes = x < -87.0f;
+  F r;
+  const I n = split_exponent(vanishes ? splat(0.0f) : x, &r);
+  const F y = (1.0f + expm1_polynomial(r)) * power_of_two(n);
+  return vanishes ? splat(0.0f) : y;
+}
+
 // 1 / (1 + exp(-x)), with one factor 2^n where exp has two: below x = -88.4 the exponential is
 // infinite a little early, and above 87 it vanishes beside 1 anyway.
 WMF_INLINE F sigmoid(F x) {

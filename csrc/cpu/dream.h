@@ -73,7 +73,7 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, Dream
   const Layout l = layout<Format>(d);
   const ControllerLayout cl = controller_layout(a.spec);
   const float* packed = a.model.data;
-  const float sqrt_tau = __builtin_sqrtf(a.temperature);
+  const Temper tau = temper(a.temperature);
 
   Arena arena{scratch};
   StepRows step{};
@@ -114,8 +114,8 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, Dream
       const uint32_t length = slot.step + 1;
       const bool done = d.predicts_done && done_logit(l, packed, row) > a.done_threshold;
       if (!done && length < static_cast<uint32_t>(a.max_steps)) {
-        sample_row(l, d.mixtures, step.out + s * head_row(l), a.temperature, sqrt_tau, a.seed,
-                   slot.noise_id, slot.step, row + l.hidden);
+        sample_row(l, d.mixtures, step.out + s * head_row(l), tau, a.seed, slot.noise_id, slot.step,
+                   row + l.hidden);
         if (d.predicts_done) row[l.depth - 1] = 0.0f;
         slot.step = length;
         ++s;
