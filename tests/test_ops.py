@@ -366,7 +366,7 @@ def test_bad_outputs(good):
     for change, error, message in [
         ({"mu": np.empty((n, 4, 2), np.float32)}, ValueError, r"out.mu: .*\(5, 4, 3\)"),
         ({"h": np.empty((n, 6))}, TypeError, r"out.h: .*got dtype float64"),
-        ({"done_logit": None}, ValueError, r"out.done_logit: .*got None"),
+        ({"done_logit": None}, TypeError, r"out.done_logit: .*got NoneType"),
         ({"logmix": step.mu}, ValueError, r"out: .*mu overlapping logmix"),
         ({"c": inputs["h"]}, ValueError, r"out: .*c overlapping h"),
         ({"c": None}, TypeError, r"out.c: .*got NoneType"),
@@ -464,7 +464,12 @@ BAD_STEPS = [
         r"restart: .*\(N\) = \(5,\), got shape \(5, 1\)",
     ),
     ("restart", lambda x: x > 0, TypeError, r"restart: .*got dtype bool"),
-    ("z", lambda x: torch.from_numpy(x).double(), TypeError, r"z: .*got torch.float64"),
+    (
+        "z",
+        lambda x: torch.from_numpy(x).double(),
+        TypeError,
+        r"z: .*got dtype torch.float64; use z.to",
+    ),
     ("z", lambda x: torch.from_numpy(x).to("meta"), ValueError, r"z: .*CPU.*meta"),
     ("z", lambda x: torch.from_numpy(x.T.copy()).T, ValueError, r"z: .*C order.*z.contiguous"),
 ]

@@ -1,19 +1,23 @@
 """The extension; see csrc/. Only `worldmodels_fast.ops` and the tests call it."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 _F32 = npt.NDArray[np.float32]
+_In = Any
+"""A float32 NumPy array or CPU torch tensor; whatever else comes is refused with a clear error."""
 
 class PackedMDNRNN:
     def __init__(
         self,
         *,
-        weight_ih: _F32,
-        weight_hh: _F32,
-        bias: _F32,
-        head_weight: _F32,
-        head_bias: _F32,
+        weight_ih: _In,
+        weight_hh: _In,
+        bias: _In,
+        head_weight: _In,
+        head_bias: _In,
         latent_dim: int,
         action_dim: int,
         hidden_dim: int,
@@ -60,40 +64,40 @@ def available_backends() -> list[str]: ...
 def backend_name(name: str) -> str: ...
 def mdn_rnn_step(
     model: PackedMDNRNN,
-    z: _F32,
-    action: _F32,
-    h: _F32,
-    c: _F32,
-    restart: _F32 | None,
+    z: _In,
+    action: _In,
+    h: _In,
+    c: _In,
+    restart: _In | None,
     threads: int,
-    out: tuple[_F32 | None, ...] | None,
+    out: tuple[_In | None, ...] | None,
 ) -> tuple[_F32, _F32, _F32, _F32 | None, _F32, _F32]: ...
 def mixture_sample(
-    logmix: _F32,
-    mu: _F32,
-    logstd: _F32,
+    logmix: _In,
+    mu: _In,
+    logstd: _In,
     temperature: float,
     seed: int,
     rollout: int,
     step: int,
     backend: str,
-    out: _F32 | None,
+    out: _In | None,
 ) -> _F32: ...
 def controller_forward(
     controller: Controller,
-    params: _F32,
-    z: _F32 | None,
-    h: _F32 | None,
-    c: _F32 | None,
+    params: _In,
+    z: _In | None,
+    h: _In | None,
+    c: _In | None,
     backend: str,
-    out: _F32 | None,
+    out: _In | None,
 ) -> _F32: ...
 def dream_rollout(
     model: PackedMDNRNN,
     controller: Controller,
-    params: _F32,
-    initial_mu: _F32,
-    initial_logvar: _F32,
+    params: _In,
+    initial_mu: _In,
+    initial_logvar: _In,
     *,
     rollouts: int,
     seed: int,

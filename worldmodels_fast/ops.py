@@ -252,11 +252,11 @@ def pack_mdn_rnn(
             backend that cannot run here, an unknown precision.
     """
     return PackedMDNRNN(
-        weight_ih=_numpy("weight_ih", weights.weight_ih),
-        weight_hh=_numpy("weight_hh", weights.weight_hh),
-        bias=_numpy("bias", weights.bias),
-        head_weight=_numpy("head_weight", weights.head_weight),
-        head_bias=_numpy("head_bias", weights.head_bias),
+        weight_ih=weights.weight_ih,
+        weight_hh=weights.weight_hh,
+        bias=weights.bias,
+        head_weight=weights.head_weight,
+        head_bias=weights.head_bias,
         latent_dim=_integer("latent_dim", weights.latent_dim, low=1),
         action_dim=_integer("action_dim", weights.action_dim, low=1),
         hidden_dim=_integer("hidden_dim", weights.hidden_dim, low=1),
@@ -305,11 +305,11 @@ def mdn_rnn_step(
     """
     results = _core.mdn_rnn_step(
         model if type(model) is PackedMDNRNN else _packed(model),
-        _numpy("z", z),
-        _numpy("action", action),
-        _numpy("h", h),
-        _numpy("c", c),
-        None if restart is None else _numpy("restart", restart),
+        z,
+        action,
+        h,
+        c,
+        restart,
         _integer("threads", threads, low=1),
         None if out is None else _step_arrays(out),
     )
@@ -358,15 +358,15 @@ def mixture_sample(
             `out` that is read-only or overlaps an input.
     """
     z = _core.mixture_sample(
-        _numpy("logmix", logmix),
-        _numpy("mu", mu),
-        _numpy("logstd", logstd),
+        logmix,
+        mu,
+        logstd,
         _temperature(temperature),
         _integer("seed", seed, low=0, high=2**64),
         _integer("rollout", rollout, low=0, high=2**32),
         _integer("step", step, low=0, high=2**32),
         backend or "",
-        None if out is None else _numpy("out", out),
+        out,
     )
     if out is not None:
         return out
@@ -405,12 +405,12 @@ def controller_forward(
     features = spec.features
     action = _core.controller_forward(
         spec._native,
-        _numpy("params", params),
+        params,
         _feature("z", z) if "z" in features else None,
         _feature("h", h) if "h" in features else None,
         _feature("c", c) if "c" in features else None,
         backend or "",
-        None if out is None else _numpy("out", out),
+        out,
     )
     if out is not None:
         return out
@@ -473,9 +473,9 @@ def dream_rollout(
     returns, lengths = _core.dream_rollout(
         _packed(model),
         spec._native,
-        _numpy("params", params),
-        _numpy("initial_mu", initial_mu),
-        _numpy("initial_logvar", initial_logvar),
+        params,
+        initial_mu,
+        initial_logvar,
         rollouts=_integer("rollouts", rollouts, low=1),
         seed=_integer("seed", seed, low=0, high=2**64),
         temperature=_temperature(temperature),
@@ -534,41 +534,20 @@ def read_rate(
 
 
 # ------------------------------------------------------------------------------------------------
-# Arguments on their way in, results on their way out. Shapes and contiguity are checked in the
-# extension.
+# Arguments on their way in, results on their way out. Arrays are checked in the extension.
 # ------------------------------------------------------------------------------------------------
 
 
-def _numpy(name: str, x: Any) -> npt.NDArray[np.float32]:
-    """View a NumPy array or a CPU torch tensor as a NumPy array, without a copy."""
-    if type(x) is np.ndarray or isinstance(x, np.ndarray):
-        return x
-    if _is_torch(x):
-        if x.device.type != "cpu":
-            raise ValueError(
-                f"{name}: expected a tensor on the CPU, got one on {x.device}; use {name}.cpu()"
-            )
-        if x.dtype is not sys.modules["torch"].float32:
-            raise TypeError(f"{name}: expected dtype float32, got {x.dtype}; use {name}.float()")
-        return cast("npt.NDArray[np.float32]", x.detach().numpy() if x.requires_grad else x.numpy())
-    raise TypeError(
-        f"{name}: expected a float32 NumPy array or torch tensor, got {type(x).__name__}"
-    )
-
-
-def _feature(name: str, x: Any) -> npt.NDArray[np.float32]:
+def _feature(name: str, x: Any) -> Any:
     if x is None:
         raise ValueError(f"{name}: expected an array because spec.features has {name!r}, got None")
-    return _numpy(name, x)
+    return x
 
 
-def _step_arrays(out: MDNRNNStep[Any]) -> tuple[Any, ...]:
+def _step_arrays(out: MDNRNNStep[Any]) -> MDNRNNStep[Any]:
     if not isinstance(out, MDNRNNStep):
         raise TypeError(f"out: expected an MDNRNNStep, got {type(out).__name__}")
-    return tuple(
-        None if x is None and name == "done_logit" else _numpy(f"out.{name}", x)
-        for name, x in zip(out._fields, out, strict=True)
-    )
+    return out
 
 
 def _is_torch(x: object) -> bool:

@@ -108,23 +108,25 @@ py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const p
     a.restart = read_floats(restart, "restart", {{"N", n}});
   }
 
-  const auto given = [&](size_t i) -> py::object {
-    return out.is_none() ? out : py::reinterpret_borrow<py::tuple>(out)[i];
+  // The i-th array to write to; None within `out` is refused like any other wrong thing.
+  const auto output_at = [&](size_t i, const char* name, std::initializer_list<Axis> axes,
+                             float** data) -> py::object {
+    if (out.is_none()) return new_output(axes, data);
+    const py::object array = py::reinterpret_borrow<py::tuple>(out)[i];
+    *data = write_floats(array, name, axes);
+    return array;
   };
   const std::initializer_list<Axis> mixture = {{"N", n}, {"Z", d.latent}, {"K", d.mixtures}};
   const std::initializer_list<Axis> state = {{"N", n}, {"H", d.hidden}};
-  py::object logmix = output(given(0), "out.logmix", mixture, &a.logmix);
-  py::object mu = output(given(1), "out.mu", mixture, &a.mu);
-  py::object logstd = output(given(2), "out.logstd", mixture, &a.logstd);
+  py::object logmix = output_at(0, "out.logmix", mixture, &a.logmix);
+  py::object mu = output_at(1, "out.mu", mixture, &a.mu);
+  py::object logstd = output_at(2, "out.logstd", mixture, &a.logstd);
   py::object done_logit = py::none();
   if (d.predicts_done) {
-    if (!out.is_none() && given(3).is_none()) {
-      throw py::value_error("out.done_logit: expected an array of shape (N,), got None");
-    }
-    done_logit = output(given(3), "out.done_logit", {{"N", n}}, &a.done_logit);
+    done_logit = output_at(3, "out.done_logit", {{"N", n}}, &a.done_logit);
   }
-  py::object h_next = output(given(4), "out.h", state, &a.h_next);
-  py::object c_next = output(given(5), "out.c", state, &a.c_next);
+  py::object h_next = output_at(4, "out.h", state, &a.h_next);
+  py::object c_next = output_at(5, "out.c", state, &a.c_next);
   if (!out.is_none()) {
     // A block of rows is read before it is written, so h and c may be updated in place.
     const char *name_h = "h", *name_c = "c";
@@ -288,7 +290,8 @@ double py_read_rate(int64_t nbytes, const std::string& backend, int threads, dou
 py::array_t<uint32_t> py_philox(const py::object& counter, uint64_t seed,
                                 const std::string& backend) {
   const Level& level = select_level(backend);
-  const uint32_t* words = read<uint32_t>(counter, "counter", {{"N", kAny}, {"4", 4}});
+  const ArrayView view = read<uint32_t>(counter, "counter", {{"N", kAny}, {"4", 4}});
+  const auto* words = static_cast<const uint32_t*>(view.data());
   const int64_t n = axis_size(counter, 0);
   py::array_t<uint32_t> result(std::vector<py::ssize_t>{n, 4});
   level.kernels->philox(words, seed, result.mutable_data(), n);
