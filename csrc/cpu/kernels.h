@@ -10,8 +10,10 @@ enum class MathFunction { kExp, kLog, kTanh, kSigmoid, kCos2Pi, kGateSigmoid, kG
 // Most rows that one block may hold. Its states stay in L2 and amortise one pass over the weights.
 constexpr int64_t kMaxBlockRows = 48;
 
-// Most rows that a team steps together: one tile of the product on every level.
-constexpr int64_t kMaxTeamRows = 3;
+// Most rollouts that a team steps together (cpu/team.h). With so few the time goes into reading the
+// weights, of which each thread of a team reads its share only; with more, rollouts of their own
+// keep threads as busy without meetings.
+constexpr int64_t kMaxTeamRows = 6;
 
 // Threads that do each step of one block together (cpu/team.h). Alone: {1}. The leader writes
 // `size`, `step` and `over` while the others wait at a meeting; the counters are for __atomic

@@ -82,7 +82,7 @@ bool dream_rollout(const Kernels& kernels, const DreamArrays& arrays, int thread
   const auto ask = [](void* context) { static_cast<Watch*>(context)->look(); };
   const auto do_not_ask = [](void*) {};
 
-  if (total < threads && total <= kMaxTeamRows) {  // all threads on every step
+  if (threads > 1 && total <= kMaxTeamRows) {  // all threads on every step
     const AlignedFloats scratch(kernels.dream_scratch_size(arrays, total));
     DreamTeam team{};
     team.size = std::min(threads, kMaxTeam);
