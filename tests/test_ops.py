@@ -123,6 +123,12 @@ def test_faster_precisions_are_the_same_numbers_on_every_backend(precision):
         assert_same_step(step, steps["generic"], precision)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_auto_is_bf16_where_that_is_native(backend):
+    packed = ops.pack_mdn_rnn(random_weights(3, 1, 5, 2, True), backend=backend, precision="auto")
+    assert packed.precision == ("bf16" if backend == "avx512_bf16" else "fp32")
+
+
 def test_int8_stays_finite_beyond_its_range():
     weights = random_weights(5, 2, 9, 3, True)
     inputs = [x * 1e20 for x in step_inputs(weights, 4)]

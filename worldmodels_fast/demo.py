@@ -55,7 +55,7 @@ def demo(config: DemoConfig) -> None:
         (config.folder / name).unlink(missing_ok=True)
     shutil.rmtree(config.folder / "world", ignore_errors=True)
 
-    dream = world.dream()
+    dream = world.dream(precision="auto")
     settings = EvolveConfig(
         generations=config.generations,
         max_minutes=config.max_minutes,

@@ -52,7 +52,7 @@ class Dream:
         initial_latents: (mu, logvar), (I, Z) float32 each: stored first frames of the real game.
         temperature: tau > 0. More is noisier, and harder to exploit.
         max_steps: steps after which a rollout ends.
-        precision: of the matrix products' operands, "fp32", "bf16" or "int8"; see
+        precision: of the matrix products' operands, "fp32", "bf16", "int8" or "auto"; see
             `ops.pack_mdn_rnn`.
         device: "cpu".
         threads: worker threads; None for all processors. Results do not depend on it.

@@ -43,7 +43,8 @@ class EvolveConfig:
             scored; the mean with the best score is the final controller.
         eval_rollouts: rollouts of that score.
         max_minutes: stop after the generation in which this much time has been used, in all.
-        precision: of the dream's matrix products, "fp32", "bf16" or "int8".
+        precision: of the dream's matrix products, "fp32", "bf16", "int8" or "auto",
+            which is bf16 where the machine has instructions for it.
         cma_options: passed through to ``cma.CMAEvolutionStrategy``; its termination criteria
             count only if they are named here.
     """

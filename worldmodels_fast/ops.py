@@ -61,8 +61,8 @@ ArrayT = TypeVar("ArrayT", FloatArray, "torch.Tensor")
 
 FEATURES = ("z", "h", "c")
 
-PRECISIONS = ("fp32", "bf16", "int8")
-"""Number formats of the matrix products' operands; see `pack_mdn_rnn`."""
+PRECISIONS = ("fp32", "bf16", "int8", "auto")
+"""Number formats of the matrix products' operands, and the choice among them: `pack_mdn_rnn`."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,8 @@ def pack_mdn_rnn(
         backend: a level of `available_backends()`; None is `default_backend()`.
         precision: "fp32"; "bf16", rounded to bfloat16; "int8", h and its weights rounded to 8 bits
             (weights with a scale per output), the other inputs to multiples of 1/64 up to +-64, and
-            their weights to 16 bits.
+            their weights to 16 bits; "auto", "bf16" where the backend has instructions for it and
+            "fp32" elsewhere.
 
     Returns:
         A native object for `mdn_rnn_step` and `dream_rollout`, with the attributes backend,
@@ -251,6 +252,9 @@ def pack_mdn_rnn(
         ValueError: a wrong shape, an array that is not C-contiguous, a weight that is not finite, a
             backend that cannot run here, an unknown precision.
     """
+    level = _core.backend_name(backend or "")
+    if precision == "auto":
+        precision = "bf16" if level == "avx512_bf16" else "fp32"
     return PackedMDNRNN(
         weight_ih=weights.weight_ih,
         weight_hh=weights.weight_hh,
@@ -262,7 +266,7 @@ def pack_mdn_rnn(
         hidden_dim=_integer("hidden_dim", weights.hidden_dim, low=1),
         n_mixtures=_integer("n_mixtures", weights.n_mixtures, low=1),
         predicts_done=bool(weights.predicts_done),
-        backend=backend or "",
+        backend=level,
         precision=precision,
     )
 

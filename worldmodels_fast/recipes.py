@@ -143,7 +143,7 @@ def take_cover_paper() -> RunConfig:
         vae=VAEConfig(steps=300_000),
         # The paper's rate falls by 0.99999 a step, to 0.78e-3 after 24,400 steps.
         rnn=RNNConfig(epochs=400, final_learning_rate=7.8e-4),
-        evolve=EvolveConfig(generations=1800),
+        evolve=EvolveConfig(generations=1800, precision="auto"),
     )
 
 
@@ -159,7 +159,7 @@ def take_cover_quick() -> RunConfig:
         collect=CollectConfig(episodes=5_000, policies=("held-random", "lingering")),
         vae=VAEConfig(steps=9_000, learning_rate=5e-4, final_learning_rate=2e-5),
         rnn=RNNConfig(epochs=16, batch=64, chunk=100, learning_rate=1.5e-3),
-        evolve=EvolveConfig(generations=60, rollouts=8, eval_every=10),
+        evolve=EvolveConfig(generations=60, rollouts=8, eval_every=10, precision="auto"),
     )
 
 
@@ -180,6 +180,7 @@ def take_cover_smoke() -> RunConfig:
             eval_every=3,
             eval_rollouts=64,
             max_steps=300,
+            precision="auto",
         ),
         fidelity=FidelityConfig(
             policies=("uniform", "still", "left", "right"), real_episodes=4, dream_episodes=100

@@ -367,6 +367,7 @@ def stage_evolve(run: Run) -> dict[str, Any]:
         "generations": len(result.history),
         "stopped_by": result.stopped,
         "dream_steps": sum(record["steps"] for record in result.history),
+        "precision": dream.model.precision,
     }
 
 
