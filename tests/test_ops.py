@@ -129,6 +129,32 @@ def test_auto_is_bf16_where_that_is_native(backend):
     assert packed.precision == ("bf16" if backend == "avx512_bf16" else "fp32")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("ratio", [1, 100, 10_000])
+def test_int8_sums_do_not_overflow(backend, ratio):
+    """Weights of z far above those of h, and every z at the end of its range."""
+    weights = random_weights(64, 1, 91, 2, True)
+    weights.weight_ih[:] = np.sign(weights.weight_ih) * 0.05
+    weights.weight_hh[:] *= 0.5 / ratio
+    _, action, h, c, restart = step_inputs(weights, 8)
+    z = np.sign(normals(9, 8, 64)) * np.float32(100)
+    z[0] = 100 * np.sign(weights.weight_ih[5, :64])  # all of one gate's products have one sign
+    packed = ops.pack_mdn_rnn(weights, backend=backend, precision="int8")
+    got = ops.mdn_rnn_step(packed, z, action, h, c, restart)
+    expected = reference.mdn_rnn_step(
+        weights, np.clip(z, -64, 64), action, h, c, restart, precision="int8"
+    )
+    assert_close("mdn_rnn_step", got.h, expected.h)
+    exact = reference.mdn_rnn_step(weights, np.clip(z, -64, 64), action, h, c, restart)
+    assert np.abs(got.h - exact.h).max() < 0.05
+
+
+def test_int8_refuses_sizes_whose_sums_could_overflow():
+    weights = random_weights(70_000, 1, 1, 1, False)
+    with pytest.raises(ValueError, match=r"precision: expected 'fp32' or 'bf16' for .* 70001"):
+        ops.pack_mdn_rnn(weights, precision="int8")
+
+
 def test_int8_stays_finite_beyond_its_range():
     weights = random_weights(5, 2, 9, 3, True)
     inputs = [x * 1e20 for x in step_inputs(weights, 4)]

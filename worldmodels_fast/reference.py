@@ -193,12 +193,15 @@ def _int8(
     """Round h and its weights to 8 bits; x to 1 / 64 up to +-64 and its weights to 16 bits.
 
     A sum of products of integers times one scale per output is what the kernel computes; the scale
-    is the smallest with which h's weights fit into +-127 and x's into +-32767.
+    is the smallest with which h's weights fit into +-127, x's into +-32767, and any sum into int32.
     """
     w_h, w_x, h32, x32 = (np.asarray(v, dtype=np.float32) for v in (weight_h, weight_x, h, x))
     needed_h = np.abs(w_h).max(axis=1, initial=0) / np.float32(127 * 127)
     needed_x = np.abs(w_x).max(axis=1, initial=0) / np.float32(32767 * 64)
-    scale = np.maximum(np.maximum(needed_h, needed_x), np.float32(1e-30))[:, None]
+    room = 2**31 - 1 - 255 * 127 * 2**15 - 64 * 64 / 2 * 2**16  # H <= 2**15, X <= 2**16
+    needed_sum = (_f64(np.abs(w_x)).sum(axis=1) * 64 / room).astype(np.float32)
+    scales = np.maximum.reduce([needed_h, needed_x, needed_sum])
+    scale = np.maximum(scales, np.float32(1e-30))[:, None]
     unit_h, unit_x = scale * np.float32(127), scale * np.float32(64)
     return [
         _f64(np.floor(w_h / unit_h + np.float32(0.5))) * unit_h,

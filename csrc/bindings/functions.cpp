@@ -34,6 +34,14 @@ PackedModel make_packed_model(const py::object& weight_ih, const py::object& wei
                               int64_t hidden_dim, int64_t n_mixtures, bool predicts_done,
                               const std::string& backend, const std::string& precision) {
   const Precision parsed = parse_precision(precision);
+  if (parsed == Precision::kInt8 &&
+      (hidden_dim > kMaxInt8Hidden || latent_dim + action_dim > kMaxInt8Inputs)) {
+    throw py::value_error("precision: expected 'fp32' or 'bf16' for hidden_dim " +
+                          std::to_string(hidden_dim) + " and latent_dim + action_dim " +
+                          std::to_string(latent_dim + action_dim) +
+                          ", got 'int8', which is for up to " + std::to_string(kMaxInt8Hidden) +
+                          " and " + std::to_string(kMaxInt8Inputs));
+  }
   const Level& level = select_level(backend);
   const int64_t done = predicts_done ? 1 : 0;
   const int64_t gates = 4 * hidden_dim, inputs = latent_dim + action_dim + done;

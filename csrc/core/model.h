@@ -32,6 +32,9 @@ struct MdnRnnWeights {
 // The number format of the LSTM's and the head's matrix products. Everything else is float.
 enum class Precision : int32_t { kFp32, kBf16, kInt8 };
 
+// With more, the int32 sums of int8 could overflow.
+constexpr int64_t kMaxInt8Hidden = 32768, kMaxInt8Inputs = 65536;
+
 // M's parameters in the order in which one level's kernels read them (cpu/layout.h); borrowed.
 struct PackedMdnRnn {
   MdnRnnDims dims;

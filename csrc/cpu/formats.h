@@ -115,7 +115,8 @@ struct Bf16 {
 
 // Every output has its own scale: weights of h are scale * (-127 ... 127), h is (1 ... 255 minus
 // 128) / 127. The other inputs (z, action, restart) are multiples of 1 / 64 up to +-64, and their
-// weights have 16 bits, because they reach further than h and are few.
+// weights have 16 bits, because they reach further than h and are few. The numbers of both are
+// limited: model.h.
 struct Int8 {
   typedef I Sum;
   static constexpr bool kRowIsOperand = false;
@@ -179,11 +180,19 @@ struct Int8 {
                    float* constants) {
     // y = scale * sum; a hidden weight of 127 and an input weight of 32,767 must reach the largest.
     float scale = 1e-30f;
+    double reach = 0.0;  // of the inputs' part of y
     for (int64_t k = 0; k < hidden + inputs; ++k) {
+      const float magnitude = __builtin_fabsf(weight(k));
       const float full = k < hidden ? 127.0f * kHiddenScale : 32767.0f * kInputScale;
-      const float needed = __builtin_fabsf(weight(k)) / full;
-      scale = needed > scale ? needed : scale;
+      scale = magnitude / full > scale ? magnitude / full : scale;
+      if (k >= hidden) reach += static_cast<double>(magnitude) * kLargestInput;
     }
+    // Nor may the sum overflow, whatever the inputs: what is left of int32 when h, and the rounding
+    // of the other weights by up to 1/2, have taken their largest share.
+    const double room = 2147483647.0 - 255.0 * 127.0 * static_cast<double>(kMaxInt8Hidden) -
+                        0.5 * kInputScale * kLargestInput * static_cast<double>(kMaxInt8Inputs);
+    const float needed = static_cast<float>(reach / room);
+    scale = needed > scale ? needed : scale;
     int32_t sum = 0;
     for (int64_t k = 0; k < hidden; k += 4) {
       uint32_t word = 0;
