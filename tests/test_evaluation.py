@@ -2,12 +2,14 @@ import json
 import warnings
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 from scipy import stats
 from small_worlds import small_world
 
 from worldmodels_fast import evaluation
+from worldmodels_fast.agent import World
 from worldmodels_fast.evaluation import (
     Evaluation,
     FidelityRow,
@@ -19,56 +21,20 @@ from worldmodels_fast.evaluation import (
     fidelity_table,
     summary,
 )
+from worldmodels_fast.evolution import derive_seed
 
 TAKE_COVER = "worldmodels_fast/TakeCover-v0"
 
-TOY = '''
-import os, pathlib
-import gymnasium, numpy as np
-
-class Toy(gymnasium.Env):
-    """Ends by itself after a number of steps that the seed decides; left makes them fewer."""
-    observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
-    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-
-    def __init__(self, longest=50, crash_once=None, fail_at=None):
-        self.longest, self.crash_once, self.fail_at = longest, crash_once, fail_at
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.left = int(self.np_random.integers(5, self.longest))
-        self.t = 0
-        return self.frame(), {}
-
-    def frame(self):
-        return self.np_random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-
-    def step(self, action):
-        if self.crash_once and self.t == 2 and not pathlib.Path(self.crash_once).exists():
-            pathlib.Path(self.crash_once).touch()
-            os._exit(9)
-        if self.fail_at == self.t:
-            raise RuntimeError("the toy broke")
-        self.t += 1
-        self.left -= 1 + int(action[0] < -1 / 3)
-        return self.frame(), 2.0, self.left <= 0, self.t >= 40, {}
-
-gymnasium.register("Toy-v0", entry_point="toy_game:Toy", disable_env_checker=True)
-'''
-
 
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
+def toy():
     """The id of a small game, in a module that worker processes can import, too."""
-    (tmp_path / "toy").mkdir()
-    (tmp_path / "toy" / "toy_game.py").write_text(TOY)
-    monkeypatch.syspath_prepend(str(tmp_path / "toy"))
     return "toy_game:Toy-v0"
 
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Plays in this process, without workers; `.tasks` are those that were played."""
+    """Policies play in this process, without workers; `.tasks` are those that were played."""
 
     def run_tasks(function, tasks, *, workers=None):
         for task in reversed(tasks):  # workers finish in any order
@@ -79,7 +45,6 @@ def in_process(monkeypatch):
     monkeypatch.setattr(evaluation, "run_tasks", run_tasks)
     yield run_tasks
     evaluation._environment.cache_clear()
-    evaluation._agent.cache_clear()
 
 
 def test_summary_is_what_it_says():
@@ -118,25 +83,56 @@ def test_episodes_depend_on_the_seed_and_their_number_alone(toy, in_process):
         assert episode.terminated == (episode.steps < 40)
 
 
-def test_the_agent_plays_and_is_reproducible_from_memory_and_from_its_folder(
-    toy, in_process, tmp_path
-):
+def test_the_agent_plays_as_it_does_by_itself_and_goes_on_where_it_was(toy, tmp_path, monkeypatch):
     world = small_world()
-    first = evaluate_agent(world, toy, 3, seed=1)
     world.save(tmp_path / "world", dtype="fp32")
-    again = evaluate_agent(tmp_path / "world", toy, 3, seed=1)
-    assert first == again
-    by_mean = evaluate_agent(world, toy, 3, seed=1, latent="mu")
-    assert by_mean.settings["latent"] == "mu"
+    path = tmp_path / "episodes.jsonl"
+    arguments = {"seed": 1, "env_kwargs": {"pays_actions": True}, "workers": 2}
+    whole = evaluate_agent(tmp_path / "world", toy, 5, **arguments, progress_path=path)
+    env = gymnasium.make(toy, pays_actions=True)
+    for episode in whole.episodes:
+        player_seed = derive_seed(1, "evaluate/player", episode.episode)
+        assert episode.seed == derive_seed(1, "evaluate/environment", episode.episode) % 2**31
+        agent = world.agent(seed=player_seed)
+        frame, _ = env.reset(seed=episode.seed)
+        score, steps, over = 0.0, 0, False
+        while not over:
+            frame, reward, terminated, truncated, _ = env.step(agent.act(frame))
+            score, steps, over = score + reward, steps + 1, terminated or truncated
+        assert (episode.score, episode.steps) == (score, steps)
+        assert episode.terminated == terminated
+    # A kill: two episodes are finished, a third is half written.
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [json.loads(line)["episode"] for line in lines[1:3]]
+    path.write_text("".join(lines[:3]) + lines[3][:9])
+    seen = []
+    resumed = evaluate_agent(
+        world, toy, 5, **arguments, progress_path=path, on_episode=lambda *x: seen.append(x)
+    )
+    assert resumed == whole
+    assert [x[1:] for x in seen] == [(n, 5) for n in (3, 4, 5)]
+    assert {x[0].episode for x in seen} == set(range(5)) - set(kept)
+    monkeypatch.delattr(World, "game")  # nothing is missing: no worker starts
+    assert evaluate_agent(world, toy, 5, **arguments, progress_path=path) == whole
+    for change in ({"latent": "mu"}, {"vae_precision": "bf16"}):
+        with pytest.raises(ValueError, match="made with other settings"):
+            evaluate_agent(world, toy, 5, **arguments, **change, progress_path=path)
+
+
+def test_the_agent_meets_the_policies_games(toy, in_process):
+    agent = evaluate_agent(small_world(), toy, 3, seed=1, latent="mu", vae_precision="bf16")
+    assert agent.settings["latent"] == "mu"
+    assert agent.settings["vae_precision"] == "bf16"
     still = evaluate_policy("still", toy, 3, seed=1)
-    assert [e.seed for e in first.episodes] == [e.seed for e in still.episodes]
+    assert [e.seed for e in agent.episodes] == [e.seed for e in still.episodes]
 
 
 def test_settings_tell_all_that_a_score_depends_on(toy, in_process):
     result = evaluate_policy("left", toy, 1, seed=5, env_kwargs={"longest": 9})
     assert result.settings["player"] == "left"
     assert result.settings["seed"] == 5
-    assert result.settings["environment"] == {"longest": 9, "crash_once": None, "fail_at": None}
+    environment = result.settings["environment"]
+    assert (environment["longest"], environment["fail_at"]) == (9, None)
     assert {"gymnasium", "vizdoom", "torch", "numpy"} <= result.settings["versions"].keys()
     doom = evaluation._environment_settings(TAKE_COVER, {}, 0)["environment"]
     assert doom["skill"] == 4

@@ -162,7 +162,7 @@ def test_a_result_that_cannot_be_pickled_is_named():
 def test_an_error_that_cannot_be_pickled_keeps_its_words():
     with pytest.raises(OddError) as caught:
         raise OddError(1, 2)
-    error = workers._portable(caught.value)
+    error = workers.portable(caught.value)
     assert str(error) == "OddError: 1 and 2"
     assert "OddError(1, 2)" in error.__notes__[0]
 

@@ -14,6 +14,7 @@ from worldmodels_fast.controller import LinearController
 from worldmodels_fast.dream import Dream, DreamResult
 from worldmodels_fast.mdn_rnn import MDNRNN
 from worldmodels_fast.pretrained import load_pretrained
+from worldmodels_fast.rollout import Game, GameResult
 from worldmodels_fast.vae import VAE
 
 __version__ = "0.1.0"
@@ -24,6 +25,8 @@ __all__ = [
     "Agent",
     "Dream",
     "DreamResult",
+    "Game",
+    "GameResult",
     "LinearController",
     "World",
     "envs",

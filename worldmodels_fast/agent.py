@@ -18,16 +18,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from worldmodels_fast import ops
 from worldmodels_fast.controller import LinearController
 from worldmodels_fast.dream import Dream
+from worldmodels_fast.encoder import VAEPrecision
+from worldmodels_fast.envs import card_of
 from worldmodels_fast.mdn_rnn import MDNRNN
+from worldmodels_fast.rollout import Game, Latent, Players
 from worldmodels_fast.vae import VAE
 
 __all__ = ["Agent", "World"]
 
 Floats = npt.NDArray[np.float32]
-Latent = Literal["sample", "mu"]
 
 FORMAT = 1
 """Version of the folder's layout, in config.json."""
@@ -77,6 +78,17 @@ class World:
         """This world's `Dream`, with its own settings where ``settings`` say nothing."""
         own = {**_DREAM_SETTINGS, **self.config.get("dream", {})}
         return Dream(self.mdn_rnn, self.controller, self.initial_latents, **{**own, **settings})
+
+    def game(self, env_id: str | None = None, **settings: Any) -> Game:
+        """This world's `Game`, the real one, with its own settings where ``settings`` say nothing.
+
+        Raises:
+            ValueError: no `env_id`, and config.json names no environment that is known.
+        """
+        if env_id is None:
+            env_id = card_of(self.config).env_id
+            settings = {"env_kwargs": self.config.get("env_kwargs", {}), **settings}
+        return Game(self.vae, self.mdn_rnn, self.controller, env_id, **settings)
 
     def digest(self) -> str:
         """SHA-256 of all weights (as float32), to keep with every score; 16 hex digits."""
@@ -201,22 +213,29 @@ class Agent:
     what V says, not its mean.
 
     Args:
-        world: the world; later changes to its weights are not seen, but for V's.
+        world: the world; later changes to its weights are not seen.
         seed: of the generator that z is sampled with.
         latent: "sample" or "mu".
+        vae_precision: see `PackedEncoder`.
     """
 
-    def __init__(self, world: World, seed: int = 0, latent: Latent = "sample") -> None:
-        if latent not in ("sample", "mu"):
-            raise ValueError(f"latent: expected 'sample' or 'mu', got {latent!r}")
-        self._vae = world.vae
-        self._spec = world.controller.spec
-        self._params = world.controller.flat.detach().numpy()[None].copy()  # (1, n_params)
-        self._model = ops.pack_mdn_rnn(world.mdn_rnn.weights())
-        self._predicts_done = world.mdn_rnn.predicts_done
-        self._latent = latent
-        self._rng = np.random.default_rng(seed)
-        self.reset()
+    def __init__(
+        self,
+        world: World,
+        seed: int = 0,
+        latent: Latent = "sample",
+        vae_precision: VAEPrecision = "fp32",
+    ) -> None:
+        self._params = world.controller.flat.detach().numpy().copy()
+        self._players = Players(
+            world.vae,
+            world.mdn_rnn,
+            world.controller.spec,
+            latent=latent,
+            vae_precision=vae_precision,
+        )
+        self._slots = np.zeros(1, np.intp)
+        self.reset(seed)
 
     def reset(self, seed: int | None = None) -> None:
         """Forget everything: call at each episode's start.
@@ -224,11 +243,8 @@ class Agent:
         Args:
             seed: restarts the generator, too; None lets it run on.
         """
-        if seed is not None:
-            self._rng = np.random.default_rng(seed)
-        self._h = np.zeros((1, self._spec.hidden_dim), np.float32)
-        self._c = np.zeros((1, self._spec.hidden_dim), np.float32)
-        self._restart = np.ones(1, np.float32)
+        rng = None if seed is None else np.random.default_rng(seed)
+        self._players.begin(0, self._params, rng)
 
     def act(self, frame: npt.NDArray[np.uint8]) -> Floats:
         """The action (A,) float32 for a frame: uint8 (64, 64, 3), RGB.
@@ -241,17 +257,7 @@ class Agent:
             raise TypeError(f"frame: expected uint8, got {frame.dtype}")
         if frame.shape != (64, 64, 3):
             raise ValueError(f"frame: expected shape (64, 64, 3), got {frame.shape}")
-        with torch.no_grad():
-            mu, logvar = self._vae.encode(torch.from_numpy(np.ascontiguousarray(frame))[None])
-        z: Floats = mu.float().numpy()
-        if self._latent == "sample":
-            noise = self._rng.standard_normal(z.shape, dtype=np.float32)
-            std: Floats = np.exp(0.5 * logvar.float().numpy())
-            z = z + std * noise
-        action = ops.controller_forward(self._spec, self._params, z, self._h, self._c)
-        restart = self._restart if self._predicts_done else None
-        step = ops.mdn_rnn_step(self._model, z, action, self._h, self._c, restart)
-        self._h, self._c = step.h, step.c
-        self._restart = np.zeros(1, np.float32)
-        chosen: Floats = action[0].copy()
-        return chosen
+        z, actions = self._players.act(self._slots, np.ascontiguousarray(frame)[None])
+        self._players.remember(self._slots, z, actions)
+        action: Floats = actions[0]
+        return action

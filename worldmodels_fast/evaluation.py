@@ -1,9 +1,10 @@
 """Scores in the real game, and how far the dream's survival is from them.
 
-Episodes are played by worker processes, each kept in a JSON-lines file as soon as it is over, so a
-killed evaluation goes on with the episodes that are missing. Episode i's seeds depend on the
-evaluation's seed and i alone: not on the workers, and not on any seed that training used
-(`evolution.derive_seed`, streams "evaluate/..."). Two players under one seed meet the same games.
+Agents play many episodes at once (`rollout.Game`), fixed policies one in each worker process. Each
+episode is kept in a JSON-lines file as soon as it is over, so a killed evaluation goes on with
+those that are missing. Episode i's seeds depend on the evaluation's seed and i alone: not on the
+workers, and not on any seed that training used (`evolution.derive_seed`, streams "evaluate/...").
+Two players under one seed meet the same games.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -29,10 +28,12 @@ from gymnasium.envs.registration import load_env_creator
 
 import worldmodels_fast.envs  # noqa: F401  (registers the environments)
 from worldmodels_fast import ops
-from worldmodels_fast.agent import Agent, Latent, World
+from worldmodels_fast.agent import World
 from worldmodels_fast.dream import Dream
+from worldmodels_fast.encoder import VAEPrecision
 from worldmodels_fast.evolution import derive_seed
-from worldmodels_fast.policies import FIDELITY_POLICIES, Policy, make_policy
+from worldmodels_fast.policies import FIDELITY_POLICIES, make_policy
+from worldmodels_fast.rollout import Episode, EpisodeResult, Latent
 from worldmodels_fast.workers import run_tasks
 
 __all__ = [
@@ -192,19 +193,23 @@ def evaluate_agent(
     *,
     env_kwargs: dict[str, Any] | None = None,
     latent: Latent = "sample",
+    vae_precision: VAEPrecision = "fp32",
     progress_path: Path | None = None,
     on_episode: OnEpisode | None = None,
 ) -> Evaluation:
     """Let a world's agent play the real game.
+
+    Every episode is bitwise the one that `Agent` plays by itself from the same seeds.
 
     Args:
         world: the world or its folder.
         env_id: a Gymnasium id, e.g. "worldmodels_fast/TakeCover-v0".
         episodes: how many.
         seed: of the evaluation, see the module.
-        workers: processes, one torch thread each; None for all processors.
+        workers: processes that step environments; None for as many as suit the machine.
         env_kwargs: settings of the environment.
         latent: see `Agent`.
+        vae_precision: see `PackedEncoder`.
         progress_path: JSON-lines file of the episodes finished so far; None keeps none.
         on_episode: see `OnEpisode`.
 
@@ -212,24 +217,35 @@ def evaluate_agent(
         ValueError: settings that make no sense, or a `progress_path` of other settings.
         RuntimeError: an episode failed three times; the message says why.
     """
-    with ExitStack() as stack:
-        if isinstance(world, World):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="world-"))
-            world.save(folder, dtype="fp32")  # workers read it exactly as it is
-            digest = world.digest()
-        else:
-            folder = str(world)
-            digest = World.load(folder).digest()
-        settings = {
-            "player": "agent",
-            "world": digest,
-            "latent": latent,
-            "precision": "fp32",
-            "backend": ops.default_backend(),
-            **_environment_settings(env_id, env_kwargs, seed),
-        }
-        job = _Job(settings, episodes, progress_path, _Player(folder=folder, latent=latent))
-        return _play_all([job], env_kwargs, workers, on_episode)[0]
+    if not isinstance(world, World):
+        world = World.load(world)
+    settings = {
+        "player": "agent",
+        "world": world.digest(),
+        "latent": latent,
+        "precision": "fp32",
+        "vae_precision": vae_precision,
+        "backend": ops.default_backend(),
+        **_environment_settings(env_id, env_kwargs, seed),
+    }
+    book = _Book([_Job(settings, episodes, progress_path)], on_episode)
+    missing = [episode for _, episode in book.missing]
+    if missing:
+        with world.game(
+            env_id,
+            env_kwargs=env_kwargs,
+            latent=latent,
+            vae_precision=vae_precision,
+            workers=workers,
+        ) as game:
+
+            def write(place: int, result: EpisodeResult) -> None:
+                book.write(0, _score(missing[place], played[place].env_seed, result))
+
+            played = [Episode(*_seeds(seed, episode)) for episode in missing]
+            params = world.controller.flat.detach().numpy()
+            game.play(params[None], played, write)
+    return book.evaluations()[0]
 
 
 def evaluate_policy(
@@ -274,9 +290,15 @@ def evaluate_policies(
         make_policy(policy)  # an unknown name is an error here, not in a worker
         settings = {"player": policy, **_environment_settings(env_id, env_kwargs, seed)}
         path = (progress_paths or {}).get(policy)
-        jobs.append(_Job(settings, episodes, path, _Player(policy=policy)))
-    evaluations = _play_all(jobs, env_kwargs, workers, on_episode)
-    return dict(zip(dict.fromkeys(policies), evaluations, strict=True))
+        jobs.append(_Job(settings, episodes, path))
+    book = _Book(jobs, on_episode)
+    tasks = [
+        _Task(number, episode, jobs[number].settings["player"], env_id, env_kwargs or {}, seed)
+        for number, episode in book.missing
+    ]
+    for task, score in run_tasks(_play, tasks, workers=workers):
+        book.write(task.job, score)
+    return dict(zip(dict.fromkeys(policies), book.evaluations(), strict=True))
 
 
 # --- dream against game -----------------------------------------------------------------------
@@ -399,76 +421,52 @@ def disagreements(rows: Sequence[FidelityRow], factor: float = 1.5) -> list[Fide
 
 
 @dataclass(frozen=True)
-class _Player:
-    """Who plays: a fixed policy, or the agent of the world in a folder."""
-
-    policy: str = ""
-    folder: str = ""
-    latent: Latent = "sample"
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One episode, for a worker; its repr is what an error message shows."""
-
-    job: int
-    episode: int
-    player: _Player
-    env_id: str
-    env_kwargs: dict[str, Any] = field(hash=False)
-    seed: int
-
-
-@dataclass(frozen=True)
 class _Job:
     """All episodes of one player."""
 
     settings: dict[str, Any]
     episodes: int
     progress_path: Path | None
-    player: _Player
 
 
-def _play_all(
-    jobs: Sequence[_Job],
-    env_kwargs: dict[str, Any] | None,
-    workers: int | None,
-    on_episode: OnEpisode | None,
-) -> list[Evaluation]:
-    """Play what is missing of all jobs, in one pool of workers."""
-    finished: list[dict[int, EpisodeScore]] = []
-    tasks: list[_Task] = []
-    for number, job in enumerate(jobs):
-        if job.episodes < 1:
-            raise ValueError(f"episodes: expected at least 1, got {job.episodes}")
-        finished.append(_read_progress(job))
-        tasks += [
-            _Task(
-                job=number,
-                episode=episode,
-                player=job.player,
-                env_id=job.settings["env_id"],
-                env_kwargs=dict(env_kwargs or {}),
-                seed=job.settings["seed"],
-            )
+class _Book:
+    """The finished episodes of some jobs, in memory and in their files."""
+
+    def __init__(self, jobs: Sequence[_Job], on_episode: OnEpisode | None) -> None:
+        for job in jobs:
+            if job.episodes < 1:
+                raise ValueError(f"episodes: expected at least 1, got {job.episodes}")
+        self._jobs = jobs
+        self._on_episode = on_episode
+        self._finished = [_read_progress(job) for job in jobs]
+
+    @property
+    def missing(self) -> list[tuple[int, int]]:
+        """(job, episode) of all that are still to be played."""
+        return [
+            (number, episode)
+            for number, job in enumerate(self._jobs)
             for episode in range(job.episodes)
-            if episode not in finished[number]
+            if episode not in self._finished[number]
         ]
-    total = sum(job.episodes for job in jobs)
-    done = total - len(tasks)
-    for task, score in run_tasks(_play, tasks, workers=workers):
-        finished[task.job][score.episode] = score
-        path = jobs[task.job].progress_path
+
+    def write(self, job: int, score: EpisodeScore) -> None:
+        """Keep an episode that is over, and tell of it."""
+        self._finished[job][score.episode] = score
+        path = self._jobs[job].progress_path
         if path is not None:
             with path.open("a") as file:
                 file.write(json.dumps(asdict(score)) + "\n")
-        done += 1
-        if on_episode is not None:
-            on_episode(score, done, total)
-    return [
-        Evaluation(job.settings, tuple(scores[episode] for episode in range(job.episodes)))
-        for job, scores in zip(jobs, finished, strict=True)
-    ]
+        if self._on_episode is not None:
+            done = sum(map(len, self._finished))
+            self._on_episode(score, done, sum(job.episodes for job in self._jobs))
+
+    def evaluations(self) -> list[Evaluation]:
+        """The jobs' results, when all is played."""
+        return [
+            Evaluation(job.settings, tuple(scores[episode] for episode in range(job.episodes)))
+            for job, scores in zip(self._jobs, self._finished, strict=True)
+        ]
 
 
 def _read_progress(job: _Job) -> dict[int, EpisodeScore]:
@@ -524,24 +522,39 @@ def _environment_settings(
     }
 
 
+def _seeds(seed: int, episode: int) -> tuple[int, int]:
+    """What an episode's environment is reset with, and the seed of its player."""
+    env_seed = derive_seed(seed, "evaluate/environment", episode) % 2**31
+    return env_seed, derive_seed(seed, "evaluate/player", episode)
+
+
+def _score(episode: int, env_seed: int, result: EpisodeResult) -> EpisodeScore:
+    return EpisodeScore(episode, env_seed, result.score, result.steps, result.terminated)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One episode of a fixed policy, for a worker; its repr is what an error message shows."""
+
+    job: int
+    episode: int
+    policy: str
+    env_id: str
+    env_kwargs: dict[str, Any] = field(hash=False)
+    seed: int
+
+
 def _play(task: _Task) -> EpisodeScore:
     """Play one episode (in a worker)."""
-    env_seed = derive_seed(task.seed, "evaluate/environment", task.episode) % 2**31
-    player_seed = derive_seed(task.seed, "evaluate/player", task.episode)
+    env_seed, player_seed = _seeds(task.seed, task.episode)
     env = _environment(task.env_id, json.dumps(task.env_kwargs, sort_keys=True))
-    player: Policy | Agent
-    if task.player.policy:
-        player = make_policy(task.player.policy, env.action_space.shape[0])
-        player.reset(np.random.default_rng(player_seed))
-    else:
-        player = _agent(task.player.folder, task.player.latent)
-        player.reset(player_seed)
+    policy = make_policy(task.policy, env.action_space.shape[0])
+    policy.reset(np.random.default_rng(player_seed))
     try:
-        frame, _ = env.reset(seed=env_seed)
+        env.reset(seed=env_seed)
         score, steps, terminated, truncated = 0.0, 0, False, False
         while not (terminated or truncated):
-            action = player.act() if isinstance(player, Policy) else player.act(frame)
-            frame, reward, terminated, truncated, _ = env.step(action)
+            _, reward, terminated, truncated, _ = env.step(policy.act())
             score += float(reward)
             steps += 1
     except Exception:
@@ -549,7 +562,7 @@ def _play(task: _Task) -> EpisodeScore:
         _environment.cache_clear()
         env.close()
         raise
-    return EpisodeScore(task.episode, env_seed, score, steps, bool(terminated))
+    return _score(task.episode, env_seed, EpisodeResult(score, steps, bool(terminated)))
 
 
 @lru_cache(maxsize=1)
@@ -558,9 +571,3 @@ def _environment(env_id: str, env_kwargs: str) -> Any:
     env = gymnasium.make(env_id, **json.loads(env_kwargs))
     Finalize(None, env.close, exitpriority=10)
     return env
-
-
-@lru_cache(maxsize=1)
-def _agent(folder: str, latent: Latent) -> Agent:
-    """This worker's agent."""
-    return World.load(folder).agent(latent=latent)

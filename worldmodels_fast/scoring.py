@@ -15,6 +15,7 @@ from typing import Any
 from worldmodels_fast import envs, pretrained
 from worldmodels_fast.agent import World
 from worldmodels_fast.dream import Dream
+from worldmodels_fast.encoder import VAEPrecision
 from worldmodels_fast.evaluation import (
     EpisodeScore,
     Evaluation,
@@ -45,13 +46,15 @@ class ScoreConfig:
     Attributes:
         episodes: of each, on the same seeds.
         seed: None for the world's own: then these are the episodes of its model card.
-        workers: processes; None takes every processor.
+        workers: processes; None for as many as suit the machine. The scores do not depend on it.
+        vae_precision: of V's convolutions, "fp32" or "bf16"; the scores depend on it, if little.
         out: file for every episode's score, as JSON; None writes none.
     """
 
     episodes: int = 100
     seed: int | None = None
     workers: int | None = None
+    vae_precision: VAEPrecision = "fp32"
     out: Path | None = None
 
 
@@ -72,6 +75,7 @@ def score_world(name_or_folder: str, config: ScoreConfig) -> dict[str, Evaluatio
         seed=derive_seed(seed, "evaluate"),
         workers=config.workers,
         env_kwargs=settings.get("env_kwargs", {}),
+        vae_precision=config.vae_precision,
     )
     if config.out is not None:
         save_evaluations(evaluations, config.out)
@@ -108,6 +112,7 @@ def play_beside_random(
     workers: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
     progress_folder: Path | None = None,
+    vae_precision: VAEPrecision = "fp32",
 ) -> dict[str, Evaluation]:
     """Play the real game with the agent and with the random policy, on the same seeds.
 
@@ -117,15 +122,16 @@ def play_beside_random(
         episodes: the agent's.
         random_episodes: the random policy's.
         seed: of both.
-        workers: processes; None takes every processor.
+        workers: processes; None for as many as suit the machine.
         env_kwargs: settings of the environment.
         progress_folder: where finished episodes are kept, so that a killed evaluation goes on.
+        vae_precision: the agent's, see `PackedEncoder`.
 
     Returns:
         the evaluations of "agent" and "random", whose summaries are also printed.
     """
     plays: dict[str, tuple[int, Callable[..., Evaluation]]] = {
-        "agent": (episodes, functools.partial(evaluate_agent, world)),
+        "agent": (episodes, functools.partial(evaluate_agent, world, vae_precision=vae_precision)),
         "random": (random_episodes, functools.partial(evaluate_policy, RANDOM_POLICY)),
     }
     evaluations = {}

@@ -3,6 +3,9 @@
 Each worker has one pipe and one task at a time, so when it dies (a crash of a game's engine, the
 out-of-memory killer) it is known which task it took with it and how it ended; the other workers go
 on. Workers end by themselves when the process that started them is gone.
+
+`run_tasks` is for pieces of work that take a while; `WorkerProcess` is what it is made of, for
+`rollout.py`, whose workers are spoken to at every step.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -74,7 +77,7 @@ def run_tasks(
     try:
         while unfinished:
             while waiting and len(team) < min(n, unfinished):
-                team.append(_Worker.start(function))
+                team.append(_Worker.start(_work, function))
             for worker in team:
                 if worker.task is None and waiting:
                     worker.give(waiting.pop(), tasks)
@@ -87,40 +90,99 @@ def run_tasks(
                     yield tasks[index], result
                     continue
                 tries[index] += 1
-                said = f"{type(error).__name__}: {error}"
                 if tries[index] >= MAX_TRIES:
-                    failure = RuntimeError(
-                        f"task {tasks[index]!r} failed {MAX_TRIES} times; last: {said}"
-                    )
-                    for note in getattr(error, "__notes__", ()):
-                        failure.add_note(note)
-                    raise failure from error
+                    raise gave_up(f"task {tasks[index]!r}", error) from error
                 warnings.warn(
-                    f"a worker failed ({said}); doing its task again: {tasks[index]!r}",
+                    f"a worker failed ({say(error)}); doing its task again: {tasks[index]!r}",
                     RuntimeWarning,
                     stacklevel=2,
                 )
                 waiting.append(index)
     finally:
-        _dismiss(team)
+        busy = [worker for worker in team if worker.task is not None]
+        dismiss([worker for worker in team if worker.task is None], busy)
+
+
+def say(error: Exception) -> str:
+    """The error's kind and words."""
+    return f"{type(error).__name__}: {error}"
+
+
+def gave_up(what: str, error: Exception) -> RuntimeError:
+    """What to raise from `error`, the last of `MAX_TRIES`; it has the worker's traceback, too."""
+    failure = RuntimeError(f"{what} failed {MAX_TRIES} times; last: {say(error)}")
+    for note in getattr(error, "__notes__", ()):
+        failure.add_note(note)
+    return failure
 
 
 @dataclass
-class _Worker:
-    """A process, the pipe to it, and the number of the task that it has."""
+class WorkerProcess:
+    """A process and our end of the pipe to it."""
 
     process: BaseProcess
     pipe: Connection
-    task: int | None = None
 
     @classmethod
-    def start(cls, function: Callable[[Any], Any]) -> _Worker:
+    def start(cls, main: Callable[..., None], *args: Any) -> Self:
+        """Spawn a process that calls `main(pipe, *args)` and is done when the pipe ends.
+
+        `main` is a module's top-level function. It leaves by `SystemExit` when it is told to stop.
+        """
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, function), daemon=True)
+        process = context.Process(target=_enter, args=(theirs, main, *args), daemon=True)
         process.start()
         theirs.close()  # or its end would not be seen when the process dies
         return cls(process, ours)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is over; its pipe may still be held open by what it had started."""
+        return self.process.exitcode is not None
+
+    def bury(self) -> WorkerDied:
+        """Clear away what is left of a worker that died, and say how it ended."""
+        self.pipe.close()
+        self._wait_for_end()
+        said = _how_it_ended(self.process)
+        self._kill_all()
+        return WorkerDied(said)
+
+    def _wait_for_end(self) -> None:
+        """Wait for the process's end, for a while.
+
+        `Process.join` waits for the end of a pipe, which what the process has started holds, too.
+        """
+        end = time.monotonic() + GOODBYE_SECONDS
+        while self.process.exitcode is None and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def _kill_all(self) -> None:
+        """Kill the process and what it has started: a game's engine does not notice its death."""
+        self.process.kill()
+        if hasattr(os, "killpg") and self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def dismiss(idle: Sequence[WorkerProcess], busy: Sequence[WorkerProcess] = ()) -> None:
+    """Stop all these workers; none is left behind, whatever they are in the middle of."""
+    for worker in (*idle, *busy):
+        worker.pipe.close()  # an idle worker reads the end of its pipe and goes
+    for worker in busy:
+        worker.process.terminate()
+    for worker in (*idle, *busy):
+        worker._wait_for_end()
+        worker._kill_all()
+        worker.process.join()
+
+
+@dataclass
+class _Worker(WorkerProcess):
+    """A worker of `run_tasks`, and the number of the task that it has."""
+
+    task: int | None = None
 
     def give(self, index: int, tasks: Sequence[Any]) -> None:
         self.task = index
@@ -136,28 +198,8 @@ class _Worker:
                 raise EOFError
             result, error = self.pipe.recv()
         except (EOFError, OSError):
-            self.pipe.close()
-            self.wait_for_end()
-            said = _how_it_ended(self.process)
-            self.kill_all()
-            return index, None, WorkerDied(said)
+            return index, None, self.bury()
         return index, result, error
-
-    def wait_for_end(self) -> None:
-        """Wait for the process's end, for a while.
-
-        `Process.join` waits for the end of a pipe, which what the process has started holds, too.
-        """
-        end = time.monotonic() + GOODBYE_SECONDS
-        while self.process.exitcode is None and time.monotonic() < end:
-            time.sleep(0.01)
-
-    def kill_all(self) -> None:
-        """Kill the process and what it has started: a game's engine does not notice its death."""
-        self.process.kill()
-        if hasattr(os, "killpg") and self.process.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def _ready(team: list[_Worker]) -> list[_Worker]:
@@ -186,23 +228,11 @@ def _how_it_ended(process: BaseProcess) -> str:
     return f"{who} was killed by {name}{hint}"
 
 
-def _dismiss(team: list[_Worker]) -> None:
-    """Stop all workers; none is left behind, whatever they are in the middle of."""
-    for worker in team:
-        worker.pipe.close()  # an idle worker reads the end of its pipe and goes
-        if worker.task is not None:
-            worker.process.terminate()
-    for worker in team:
-        worker.wait_for_end()
-        worker.kill_all()
-        worker.process.join()
-
-
 # --- in the worker ----------------------------------------------------------------------------
 
 
-def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
-    """Do tasks until the pipe ends."""
+def _enter(pipe: Connection, main: Callable[..., None], *args: Any) -> None:
+    """Become a worker: no Ctrl-C, a group of its own, one torch thread; then `main`."""
     import torch
 
     os.set_inheritable(pipe.fileno(), False)
@@ -215,23 +245,28 @@ def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
     # A worker is one process on one core; torch's own threads would fight over the cores.
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
-            task = pipe.recv()
-            try:
-                result, error = function(task), None
-            except Exception as raised:
-                result, error = None, _portable(raised)
-            try:
-                pipe.send((result, error))
-            except (pickle.PicklingError, AttributeError, TypeError) as raised:
-                pipe.send((None, TypeError(f"the result cannot be pickled: {raised}")))
+        main(pipe, *args)
+
+
+def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
+    """Do tasks until the pipe ends."""
+    while True:
+        task = pipe.recv()
+        try:
+            result, error = function(task), None
+        except Exception as raised:
+            result, error = None, portable(raised)
+        try:
+            pipe.send((result, error))
+        except (pickle.PicklingError, AttributeError, TypeError) as raised:
+            pipe.send((None, TypeError(f"the result cannot be pickled: {raised}")))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error with its traceback as a note; another one if it cannot be pickled and read."""
     text = "".join(traceback.format_exception(error))
     copy: Exception = RuntimeError(f"{type(error).__name__}: {error}")
