@@ -35,6 +35,7 @@ struct Fp32 {
   static constexpr bool kSameWords = true;   // whether h and the other inputs are multiplied alike
   static constexpr int64_t kConstants = 1;   // bias
   static constexpr int64_t kOperations = 2;  // per lane of a multiply
+  static constexpr int kPanelsOfOneRow = 2;  // see panels_per_tile
 
   static constexpr int64_t hidden_words(int64_t n) { return n; }
   static constexpr int64_t input_words(int64_t n) { return n; }
@@ -65,6 +66,7 @@ struct Bf16 {
   static constexpr bool kSameWords = true;
   static constexpr int64_t kConstants = 1;
   static constexpr int64_t kOperations = 4;
+  static constexpr int kPanelsOfOneRow = 4;
 
   static constexpr int64_t hidden_words(int64_t n) { return n / 2; }  // n is a multiple of W
   static constexpr int64_t input_words(int64_t n) { return (n + 1) / 2; }
@@ -123,6 +125,7 @@ struct Int8 {
   static constexpr bool kSameWords = false;
   static constexpr int64_t kConstants = 3;  // first sum (int32), scale of the sum, bias
   static constexpr int64_t kOperations = 8;
+  static constexpr int kPanelsOfOneRow = 4;
   static constexpr float kHiddenScale = 127.0f, kInputScale = 64.0f, kLargestInput = 64.0f;
 
   static constexpr int64_t hidden_words(int64_t n) { return n / 4; }

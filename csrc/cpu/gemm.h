@@ -18,9 +18,12 @@ constexpr int kTileRows = 6;
 constexpr int kTileRows = 3;
 #endif
 
-// With few rows a tile takes several panels, or one chain would wait for another.
+// With few rows a tile takes several panels, or one chain would wait for another; for one row no
+// more than needed, since fewer streams are read faster.
+template <class Format>
 constexpr int panels_per_tile(int rows) {
-  return rows == 1 ? (kTileRows < 4 ? kTileRows : 4) : kTileRows / rows;
+  if (rows > 1) return kTileRows / rows;
+  return kTileRows < Format::kPanelsOfOneRow ? kTileRows : Format::kPanelsOfOneRow;
 }
 
 // Rows row ... row + R - 1 and panels panel ... panel + P - 1. A panel is read from L2 by each
@@ -115,7 +118,7 @@ WMF_INLINE void multiply_few(int64_t rows, const Panels& m, const Word* x, int64
       return;
     }
   }
-  constexpr int P = panels_per_tile(R);
+  constexpr int P = panels_per_tile<Format>(R);
   const int64_t groups = m.panels / P;
   for (int64_t i = 0; i < groups; ++i) {
     const int64_t group = backwards ? groups - 1 - i : i;
