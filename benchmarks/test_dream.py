@@ -1,49 +1,35 @@
-"""Whole dreams: one group per model and N, ours and torch eager in the same group.
+"""Whole dreams: one group per model and N, with everybody in it, each checked before it is timed.
 
-Checked before timed. `extra_info` holds the dream steps per second.
+`extra_info` holds the dream steps per second. `worldmodels-fast bench` measures the same in turns.
 """
 
 import pytest
-import torch
-from cases import TorchDream, check_torch_dream, make_case, ours
+from contestants import THREADS, checked
 
-THREADS = 2
-SIZES = {1: (1, 1), 1024: (64, 16)}  # N: members, rollouts
-STEPS = {("car_racing", 1): 500, ("car_racing", 1024): 30, ("doom", 1): 200, ("doom", 1024): 8}
+from worldmodels_fast.bench import ours
+from worldmodels_fast.bench.cases import PRECISIONS, make_case
+from worldmodels_fast.bench.rivals import RIVAL_PRECISIONS, RIVALS
 
-
-@pytest.fixture(params=["car_racing", "doom"])
-def case(request):
-    case = make_case(request.param)
-    check_torch_dream(case)
-    return case
-
-
-@pytest.fixture(autouse=True)
-def torch_threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+CONTESTANTS = [("ours", precision) for precision in PRECISIONS] + [
+    (name, precision)
+    for name, rival in RIVALS.items()
+    if rival.make_dream is not None
+    for precision in RIVAL_PRECISIONS
+]
 
 
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("who", ["ours", "torch eager"])
-def test_dream(benchmark, case, n, who):
-    benchmark.group = f"dream {case.name} N={n}"
-    members, rollouts = SIZES[n]
-    steps = STEPS[case.name, n]
-    threads = THREADS
-    params = case.params(members)
+@pytest.mark.parametrize("n", [1, 64, 1024])
+@pytest.mark.parametrize("model", ["car_racing", "doom"])
+@pytest.mark.parametrize(("who", "precision"), CONTESTANTS)
+def test_dream(benchmark, rival_threads, model, n, who, precision):
+    benchmark.group = f"dream {model} N={n}, {THREADS} threads"
+    rival_threads(THREADS)
+    case = make_case(model)
     if who == "ours":
-        run = ours(case, params, rollouts, steps, threads)
+        loop = checked(ours.make_dream, case, n, precision, THREADS)
     else:
-        torch.set_num_threads(threads)
-        dream = TorchDream(case, params, rollouts)
-
-        def run():
-            return dream.run(steps)
-
-    assert (run() == steps).all()
-    benchmark(run)
-    if benchmark.stats is not None:  # None with --benchmark-disable
+        loop = checked(RIVALS[who].make_dream, case, n, precision)
+    steps = loop.count() if benchmark.enabled else loop.least
+    benchmark(loop.run, steps)
+    if benchmark.enabled:
         benchmark.extra_info["steps_per_second"] = n * steps / benchmark.stats["median"]

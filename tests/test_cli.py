@@ -20,11 +20,11 @@ def main(capsys, *args):
 def test_help_lists_everything(capsys, args):
     status, out, err = main(capsys, *args)
     assert (status, err) == (0, "")
-    for name in ("demo", "run", "doctor", *STAGES, *RECIPES):
+    for name in ("demo", "run", "bench", "doctor", *STAGES, *RECIPES):
         assert f"  {name} " in out
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "doctor", *STAGES])
+@pytest.mark.parametrize("command", ["demo", "run", "bench", "doctor", *STAGES])
 def test_every_command_has_help(capsys, command):
     status, out, err = main(capsys, command, "--help")
     assert (status, err) == (0, "")

@@ -113,5 +113,4 @@ def philox(counter: npt.NDArray[np.uint32], seed: int, backend: str) -> npt.NDAr
     """Random words for the tests: counter (N, 4) uint32 -> (N, 4) uint32."""
 
 def vector_math(name: str, x: _F32, backend: str) -> _F32:
-    """Apply "exp", "log", "tanh", "sigmoid", "cos_2pi", "gate_sigmoid" or "gate_tanh" to x (N,), for
-    the tests."""
+    """Apply a function by name ("exp", "log", ..., "gate_tanh") to x (N,), for the tests."""

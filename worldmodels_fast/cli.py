@@ -71,6 +71,15 @@ def _demo(args: list[str]) -> None:
     demo(tyro.cli(DemoConfig, args=args, prog=f"{PROGRAM} demo"))
 
 
+def _bench(args: list[str]) -> None:
+    """Time the kernels beside their rivals, each checked first (tables and figures)."""
+    # Only here: no other command has to load what it needs.
+    from worldmodels_fast.bench.command import bench
+    from worldmodels_fast.bench.config import BenchConfig
+
+    bench(tyro.cli(BenchConfig, args=args, prog=f"{PROGRAM} bench"))
+
+
 def _run(args: list[str]) -> None:
     """Do every stage of a recipe that is not finished: run RECIPE [--folder DIR] [settings]."""
     if not args or args[0].startswith("-"):
@@ -101,7 +110,12 @@ def _usage(text: str, args: list[str]) -> NoReturn:
     raise SystemExit(0 if asked else 2)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"demo": _demo, "run": _run, "doctor": _doctor}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "demo": _demo,
+    "run": _run,
+    "bench": _bench,
+    "doctor": _doctor,
+}
 
 
 def _evaluate_world(world: str, args: list[str]) -> None:

@@ -95,7 +95,10 @@ bool dream_rollout(const Kernels& kernels, const DreamArrays& arrays, int thread
     });
   } else {  // each thread its own rollouts
     const int n = static_cast<int>(std::min<int64_t>(threads, total));
-    const int64_t slots = std::min(kMaxBlockRows, (total + n - 1) / n);
+    // Rollouts of one length end in waves: slots that make the last one as full as the others.
+    const int64_t share = (total + n - 1) / n;
+    const int64_t waves = (share + kMaxBlockRows - 1) / kMaxBlockRows;
+    const int64_t slots = (share + waves - 1) / waves;
     const int64_t size = (kernels.dream_scratch_size(arrays, slots) + 15) / 16 * 16;
     std::vector<AlignedFloats> scratch;
     for (int i = 0; i < n; ++i) scratch.emplace_back(size);

@@ -1,0 +1,72 @@
+"""What `worldmodels-fast bench` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from worldmodels_fast.bench.cases import CASES, PRECISIONS, split
+from worldmodels_fast.bench.machine import choose_cpus
+from worldmodels_fast.bench.rivals import RIVALS
+
+Model = Literal["car_racing", "doom", "take-cover"]
+Precision = Literal["fp32", "bf16", "int8"]
+RivalName = Literal["torch-eager", "torch-compile", "jax", "onnxruntime"]
+Section = Literal["dream", "limits", "growth", "ops"]
+
+SECTIONS: tuple[Section, ...] = get_args(Section)
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Time our kernels and their rivals in turn, and draw what came out.
+
+    Attributes:
+        out: the folder for bench.json, bench.md and the figures.
+        models: the paper's two sizes with random weights, and the bundled world.
+        sizes: numbers of rollouts N side by side: 1 to 16, or multiples of 16.
+        precisions: of the matrix products.
+        rivals: those that are not installed are left out.
+        threads: on all sides; each on a core of its own.
+        seconds: for each contestant of each comparison.
+        only: the sections to do.
+    """
+
+    out: Path = Path("runs/bench")
+    models: tuple[Model, ...] = ("car_racing", "doom")
+    sizes: tuple[int, ...] = (1, 16, 64, 1024)
+    precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+    rivals: tuple[RivalName, ...] = ("torch-eager", "torch-compile", "jax", "onnxruntime")
+    threads: int = 2
+    seconds: float = 1.0
+    only: tuple[Section, ...] = SECTIONS
+
+    def check(self) -> None:
+        """Check every field.
+
+        Raises:
+            ValueError: one is out of range; the message names it.
+        """
+        for name, values, known in (
+            ("models", self.models, CASES),
+            ("precisions", self.precisions, PRECISIONS),
+            ("rivals", self.rivals, tuple(RIVALS)),
+            ("only", self.only, SECTIONS),
+        ):
+            unknown = [value for value in values if value not in known]
+            if unknown:
+                raise ValueError(f"{name}: expected some of {', '.join(known)}; got {unknown[0]!r}")
+        for name, given in (
+            ("models", self.models),
+            ("sizes", self.sizes),
+            ("precisions", self.precisions),
+            ("only", self.only),
+        ):
+            if not given:
+                raise ValueError(f"{name}: expected at least one")
+        for n in self.sizes:
+            split(n)
+        choose_cpus(self.threads)
+        if not 0 < self.seconds < float("inf"):
+            raise ValueError(f"seconds: expected a number above 0, got {self.seconds}")
