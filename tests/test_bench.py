@@ -522,6 +522,7 @@ def test_every_section(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "POPULATIONS", ((2, 16),))
     monkeypatch.setattr(growth, "COLD_STARTS", 1)
     monkeypatch.setattr(limits, "GENERATION_STEPS", 30)
+    monkeypatch.setattr(limits, "FULL_SECONDS", 0.05)
     monkeypatch.setattr(single_ops, "SIZES", (4,))
     threads = min(2, len(machine.allowed_cpus()))
     config = BenchConfig(

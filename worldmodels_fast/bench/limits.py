@@ -18,6 +18,9 @@ LARGE = (64, 1024)
 GENERATION_STEPS = 2100
 """When a rollout of the generation ends at the latest, as in evolution."""
 
+FULL_SECONDS = 2.0
+"""Of the dreams without an end that it is compared with."""
+
 
 def cells(config: BenchConfig) -> list[tuple[str, str]]:
     """(what, model) of every comparison."""
@@ -129,7 +132,10 @@ def _generation(
     with Contest(libraries, config.threads, left_out) as contest:
         for precision in config.precisions:
             arguments = (case, n, precision, config.threads)
-            contest.add(f"ours {precision}", "ours", ours.make_dream, *arguments)
+            # As long as a generation takes, so that whatever disturbs them disturbs both.
+            contest.add(
+                f"ours {precision}", "ours", ours.make_dream, *arguments, seconds=FULL_SECONDS
+            )
             if f"ours {precision}" not in left_out:
                 settings = (precision, config.threads, GENERATION_STEPS)
                 contest.add(f"generation {precision}", "ours", ours.Generation, *settings)

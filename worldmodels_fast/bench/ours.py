@@ -81,14 +81,23 @@ class OurDream:
             raise RuntimeError(f"ours: dreams without an end ended before their {steps} steps")
 
 
-def make_dream(case: Case, n: int, precision: str, threads: int) -> Loop:
+def make_dream(
+    case: Case, n: int, precision: str, threads: int, seconds: float = RUN_SECONDS
+) -> Loop:
     """A dream of N rollouts to be timed, checked; its unit is a dream step.
+
+    Args:
+        case: the model.
+        n: N.
+        precision: of the products.
+        threads: see `ops.dream_rollout`.
+        seconds: about how long one run takes.
 
     Raises:
         Unavailable: this build has no such precision.
     """
     check_dream(case, precision)
-    return Loop(OurDream(case, n, precision, threads).run, per_count=n)
+    return Loop(OurDream(case, n, precision, threads).run, per_count=n, seconds=seconds)
 
 
 def check_dream(case: Case, precision: str) -> dict[str, float]:
