@@ -331,6 +331,41 @@ def test_choose_cpus(monkeypatch):
     assert machine.choose_cpus(3) == [0, 1, 2]
 
 
+def spin(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+@pytest.mark.skipif(not machine.STAT.is_file(), reason="needs /proc")
+def test_what_others_do_is_noticed():
+    with processes.Libraries() as libraries:
+        library = libraries.get("a", 1)
+        library.call(spin, 0.0)
+        ours, theirs = machine.Others(libraries.pids), machine.Others([])
+        library.call(spin, 0.5)
+        assert theirs.cores() > 0.2  # whose process it is makes the difference
+        assert ours.cores() < theirs.cores() - 0.2
+
+
+def test_a_busy_machine_is_told():
+    results = {
+        "machine": {**machine.describe_machine(), "load_after": 1.0},
+        "config": {"threads": 1},
+        "left_out": {"jax fp32": "jax is not installed"},
+        "ops": [],
+        "limits": [{"kind": "peak", "rows": []}],
+    }
+    assert "quiet" not in tables.markdown(results)
+    assert "Left out: jax fp32: jax is not installed" in tables.markdown(results)
+    row = {"op": "mixture_sample", "model": "doom", "n": 1, "microseconds": {"ours fp32": 2.0}}
+    for others, said in ((0.05, False), (0.7, True)):
+        results["ops"] = [{**row, "others": others}]
+        text = tables.markdown(results)
+        assert f"kept {others:.2f} cores busy" in text
+        assert ("not a quiet machine" in text) == said
+
+
 def test_the_machine_is_described():
     found = machine.describe_machine()
     assert found["cpu"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ParamSpec, Self
 
+from worldmodels_fast.bench.machine import Others
 from worldmodels_fast.bench.processes import Libraries, Remote, Unavailable
 from worldmodels_fast.bench.timing import Rate, Timed, alternate
 
@@ -25,6 +26,7 @@ class Contest:
     def __init__(self, libraries: Libraries, threads: int, left_out: dict[str, str]) -> None:
         self._libraries, self._threads, self._left_out = libraries, threads, left_out
         self._contestants: dict[str, Remote] = {}
+        self.others: float | None = None
 
     def add(
         self,
@@ -48,8 +50,14 @@ class Contest:
             self._left_out[name] = str(why)
 
     def rates(self, seconds: float) -> dict[str, Rate]:
-        """Let all of them take turns, for so many seconds each."""
-        return alternate(self._contestants, seconds)
+        """Let all of them take turns, for so many seconds each.
+
+        `others` is then how many cores other processes kept busy meanwhile.
+        """
+        others = Others(self._libraries.pids)
+        rates = alternate(self._contestants, seconds)
+        self.others = others.cores()
+        return rates
 
     def get(self, name: str, attribute: str) -> Any:
         """An attribute of one of them."""

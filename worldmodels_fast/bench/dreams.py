@@ -48,6 +48,7 @@ def run_dreams(
             "n": n,
             "threads": threads,
             "flops_per_step": case.flops_per_step,
+            "others": contest.others,
             "rates": {name: rate.json() for name, rate in rates.items()},
             "ours": {
                 precision: derive(rates, precision, n, case.flops_per_step)

@@ -118,6 +118,7 @@ def _against(
             {
                 "precision": precision,
                 "model": MODEL,
+                "others": contest.others,
                 "fixed": {name: x for name, x in FIXED.items() if name != axis},
                 "values": values,
                 "seconds": seconds,
@@ -159,6 +160,7 @@ def _packing(
         {
             "model": model,
             "precision": precision,
+            "others": contest.others,
             "nbytes": ours.pack(make_case(model), precision).nbytes,
             "seconds": 1.0 / rates[f"{model} {precision}"].median,
         }

@@ -62,6 +62,7 @@ def _against_reading(
         {
             "model": case.name,
             "precision": precision,
+            "others": contest.others,
             "nbytes": ours.pack(case, precision).nbytes,
             "steps_per_second": rates[f"ours {precision}"].json(),
             "reads_per_second": rates[f"read {precision}"].json(),
@@ -85,6 +86,7 @@ def _against_peak(
         {
             "model": case.name,
             "precision": precision,
+            "others": contest.others,
             "n": n,
             "threads": config.threads,
             "steps_per_second": rates[f"ours {precision}"].json(),
@@ -113,6 +115,7 @@ def _threads(
         {
             "model": case.name,
             "precision": precision,
+            "others": contest.others,
             "n": n,
             "threads": config.threads,
             "one": rates[f"ours {precision}, 1 thread"].json(),
@@ -148,6 +151,7 @@ def _generation(
         {
             "model": case.name,
             "precision": precision,
+            "others": contest.others,
             "n": n,
             "threads": config.threads,
             "useful": rates[f"generation {precision}"].json(),

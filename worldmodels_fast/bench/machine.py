@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import os
 import platform
 import sys
+import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from worldmodels_fast import ops
+
+PROC, STAT = Path("/proc"), Path("/proc/stat")
 
 DISTRIBUTIONS = ("worldmodels-fast", "numpy", "torch", "jax", "jaxlib", "onnxruntime")
 
@@ -70,6 +75,50 @@ def choose_cpus(threads: int) -> list[int]:
         ranked.append((seen.get(core, 0), cpu))
         seen[core] = seen.get(core, 0) + 1
     return sorted(cpu for _, cpu in sorted(ranked)[:threads])
+
+
+class Others:
+    """What other processes take of the processor from now on.
+
+    Args:
+        pids: of the processes that belong to us, this one apart.
+    """
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = [os.getpid(), *pids]
+        self._began = time.monotonic()
+        self._busy, self._own = _busy_seconds(), _own_seconds(self._pids)
+
+    def cores(self) -> float | None:
+        """How many cores others have kept busy on average; None where that is not known."""
+        if self._busy is None or (busy := _busy_seconds()) is None:
+            return None
+        others = (busy - self._busy) - (_own_seconds(self._pids) - self._own)
+        return round(max(0.0, others / (time.monotonic() - self._began)), 2)
+
+
+def _busy_seconds() -> float | None:
+    """How long the processors that we may use have been busy, since the machine was started."""
+    if not STAT.is_file():
+        return None
+    names = {f"cpu{cpu}" for cpu in allowed_cpus()}
+    ticks = 0
+    for line in STAT.read_text().splitlines():
+        name, *values = line.split()
+        if name in names:  # user, nice, system, idle, iowait, irq, softirq, steal, ...
+            ticks += sum(map(int, values[:3])) + sum(map(int, values[5:8]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds(pids: Sequence[int]) -> float:
+    """How long these processes, and what they have started and waited for, have computed."""
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):  # no /proc, or the process is over
+            text = (PROC / str(pid) / "stat").read_text()
+            # After the name in brackets: utime, stime, cutime, cstime are numbers 14 to 17 of all.
+            ticks += sum(map(int, text.rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _siblings(cpu: int) -> str:

@@ -99,6 +99,12 @@ class Libraries:
             self._libraries[key] = Library(threads)
         return self._libraries[key]
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes' ids."""
+        pids = (library.worker.process.pid for library in self._libraries.values())
+        return [pid for pid in pids if pid is not None]
+
     def __enter__(self) -> Self:
         return self
 

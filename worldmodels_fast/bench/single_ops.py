@@ -41,6 +41,7 @@ def run_ops(
             "model": model,
             "n": n,
             "threads": THREADS,
+            "others": contest.others,
             "microseconds": {name: 1e6 / rate.median for name, rate in rates.items()},
             "calls_per_second": {name: rate.json() for name, rate in rates.items()},
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +10,10 @@ from worldmodels_fast.bench.rivals import BASELINE, RIVALS
 
 Results = dict[str, Any]
 """What `bench.json` holds: machine, config, left_out, and a list for each section that was done."""
+
+
+QUIET = 0.1
+"""Cores that others may keep busy; more, and the report says that it counts for little."""
 
 
 def markdown(results: Results) -> str:
@@ -29,8 +34,26 @@ def _machine(results: Results) -> Iterator[str]:
         f"{machine['backend']}; Python {machine['python']}, {versions}; {machine['date']}, "
         f"load before {_number(machine['load'])}, after {_number(machine['load_after'])}"
     )
+    others = [row["others"] for row in _rows(results) if row.get("others") is not None]
+    if others:
+        yield (
+            f"\nWhile this was timed, other processes kept {statistics.mean(others):.2f} cores "
+            f"busy on average, {max(others):.2f} in the worst comparison."
+        )
+        if max(others) > QUIET:
+            yield (
+                "\n**That is not a quiet machine:** rates are too low, and contestants whose "
+                "threads wait for one another have suffered most."
+            )
     for name, why in results["left_out"].items():
         yield f"\nLeft out: {name}: {why}"
+
+
+def _rows(results: Results) -> Iterator[dict[str, Any]]:
+    """All rows of all sections."""
+    for section in SECTIONS:
+        for row in results.get(section, []):
+            yield from row.get("rows", [row])
 
 
 def _dream(rows: list[dict[str, Any]]) -> Iterator[str]:
