@@ -597,7 +597,6 @@ def evolve_part(setup: Setup, args: argparse.Namespace, out: Path) -> Result:
                 threads=setup.threads,
                 temperature=config.temperature,
                 max_steps=config.max_steps,
-                done_threshold=config.done_threshold,
             )
 
             def on_generation(record: Result, name: str = precision) -> None:

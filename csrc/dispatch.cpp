@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "cuda/run.h"
+
 namespace wmf {
 
 // Defined by cpu/kernels.cpp compiled for the level, or empty, by cpu/no_kernels.cpp.
@@ -40,13 +42,7 @@ const Level kLevels[] = {
 
 bool is_built(const Level& level) { return level.kernels->pack != nullptr; }
 
-std::string join(const std::vector<std::string>& names) {
-  std::string text;
-  for (const std::string& name : names) text += (text.empty() ? "'" : ", '") + name + "'";
-  return text;
-}
-
-}  // namespace
+constexpr char kHow[] = " (argument backend, or the environment variable WMF_BACKEND)";
 
 std::vector<std::string> available_levels() {
   std::vector<std::string> names;
@@ -56,25 +52,77 @@ std::vector<std::string> available_levels() {
   return names;
 }
 
-const Level& select_level(const std::string& name) {
+std::string available_text() {
+  std::string text;
+  for (const std::string& name : available_backends()) {
+    text += (text.empty() ? "'" : ", '") + name + "'";
+  }
+  return text;
+}
+
+[[noreturn]] void refuse(const std::string& name, const std::string& why) {
+  throw std::invalid_argument("backend: '" + name + "' cannot run here, because " + why +
+                              "; choose one of " + available_text() + kHow);
+}
+
+}  // namespace
+
+std::vector<std::string> available_backends() {
+  std::vector<std::string> names = available_levels();
+  if (why_no_cuda().empty()) names.emplace_back("cuda");
+  return names;
+}
+
+const Level* select_backend(const std::string& name) {
   if (name.empty()) {
     const char* wanted = std::getenv("WMF_BACKEND");
-    if (wanted != nullptr && *wanted != '\0') return select_level(wanted);
-    static const Level& fastest = select_level(available_levels().back());
+    if (wanted != nullptr && *wanted != '\0') return select_backend(wanted);
+    static const Level* fastest = select_backend(available_levels().back());
     return fastest;
   }
   for (const Level& level : kLevels) {
     if (name != level.name) continue;
-    if (is_built(level) && level.machine_runs_it()) return level;
-    throw std::invalid_argument("backend: '" + name + "' cannot run here, because " +
-                                (is_built(level) ? "this machine lacks its instructions"
-                                                 : "this build has no code for it") +
-                                "; choose one of " + join(available_levels()) +
-                                " (argument backend, or the environment variable WMF_BACKEND)");
+    if (is_built(level) && level.machine_runs_it()) return &level;
+    refuse(name, is_built(level) ? "this machine lacks its instructions"
+                                 : "this build has no code for it");
   }
-  throw std::invalid_argument("backend: expected one of " + join(available_levels()) + ", got '" +
-                              name +
-                              "' (argument backend, or the environment variable WMF_BACKEND)");
+  if (name == "cuda") {
+    const std::string why = why_no_cuda();
+    if (!why.empty()) refuse(name, why);
+    return nullptr;
+  }
+  throw std::invalid_argument("backend: expected one of " + available_text() + ", got '" + name +
+                              "'" + kHow);
+}
+
+const Level& select_level(const std::string& name) {
+  const Level* level = select_backend(name);
+  if (level == nullptr) {
+    throw std::invalid_argument(std::string("backend: expected a level of the CPU, got 'cuda'") +
+                                kHow);
+  }
+  return *level;
+}
+
+int select_cuda_device(int wish) {
+  const cuda::CudaStatus status = cuda::cuda_status();
+  if (!status.reason.empty()) refuse("cuda", status.reason);
+  for (const cuda::CudaDevice& device : status.devices) {
+    if (wish >= 0 && device.index != wish) continue;
+    if (device.reason.empty()) return device.index;
+    if (wish >= 0) {
+      throw std::invalid_argument("device: 'cuda:" + std::to_string(wish) + "', " + device.name +
+                                  ", cannot be used: " + device.reason);
+    }
+  }
+  throw std::invalid_argument("device: expected one of the " +
+                              std::to_string(status.devices.size()) +
+                              " CUDA devices, got 'cuda:" + std::to_string(wish) + "'");
+}
+
+std::string why_no_cuda() {
+  static const std::string why = cuda::cuda_status().reason;
+  return why;
 }
 
 }  // namespace wmf

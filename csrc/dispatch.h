@@ -1,4 +1,4 @@
-// Which levels this build has and this machine can run.
+// Which levels this build has and this machine can run, and whether CUDA can.
 #pragma once
 
 #include <string>
@@ -14,12 +14,22 @@ struct Level {
   bool (*machine_runs_it)();
 };
 
-// Names, the fastest last. Never empty.
-std::vector<std::string> available_levels();
+// The levels' names, the fastest last; then "cuda" if it can run. Never empty.
+std::vector<std::string> available_backends();
 
 // An empty name means the environment variable WMF_BACKEND, or the fastest level if that is not
-// set. Throws std::invalid_argument if the name is unknown, or this build or machine lacks the
-// level.
+// set. Null means CUDA. Throws std::invalid_argument if the name is unknown, or this build or
+// machine lacks what it names.
+const Level* select_backend(const std::string& name);
+
+// Like select_backend for what runs on the CPU only.
 const Level& select_level(const std::string& name);
+
+// The first CUDA device that can be used; `wish`, if that is not below 0. Throws
+// std::invalid_argument if there is none, or not that one.
+int select_cuda_device(int wish);
+
+// Why this process cannot compute on CUDA devices; empty if it can. Looks once.
+std::string why_no_cuda();
 
 }  // namespace wmf

@@ -10,11 +10,12 @@ from worldmodels_fast.recipes import make_recipe, save_config
 
 
 def test_a_card_says_what_the_run_has_and_leaves_out_what_it_has_not(tmp_path):
-    small_world().save(tmp_path / "world")
+    small_world(dream={"done_threshold": 2.5, "done_temperature": 1.25}).save(tmp_path / "world")
     save_config(make_recipe("take-cover-smoke"), tmp_path / "config.json")
     card = write_card(tmp_path).read_text()
     assert card.startswith("---\nlicense: mit\n")
     assert "worldmodels-fast run take-cover-smoke" in card
+    assert "over with probability sigmoid((done logit - 2.5) / 1.25) in each step" in card
     assert "Score in the real game" not in card
 
     settings = {"environment": {"skill": 4}, "versions": {"vizdoom": "1.3.2"}}
@@ -27,6 +28,17 @@ def test_a_card_says_what_the_run_has_and_leaves_out_what_it_has_not(tmp_path):
     assert "| agent | 3 | 101 +- 1 |" in card
     assert "vizdoom 1.3.2" in card
     assert "| left | 110" in card
+    assert "How good is the dream?" not in card
+
+    seeing = {"reconstruction": 13.0, "unconditional": 52.0, "kl": 31.5}
+    seeing |= {"dimensions": 64, "dimensions_used": 12}
+    quality = {"seeing": seeing, "z_loss": 1.02, "latent": "sample"}
+    (tmp_path / "quality.json").write_text(json.dumps(quality))
+    card = write_card(tmp_path).read_text()
+    assert "## How good is the dream?" in card
+    assert "V explains 75% of the squared error" in card
+    # 64 * 1.02 nats, less 52 standard normals', over 12 dimensions
+    assert "which leaves -0.71 for each of the 12" in card
 
 
 def test_a_run_without_a_world_has_no_card(tmp_path):

@@ -63,6 +63,12 @@ def test_an_unknown_command(capsys):
         (["demo", "--world", "take-over"], "'take-over'"),
         (["demo", "--episodes", "0", "--world", "."], "episodes: expected at least 1"),
         (["doctor", "now"], "usage: worldmodels-fast doctor"),
+        (["run", "take-cover-z-only", "--from", "nowhere"], "nowhere: no run in here"),
+        (["run", "take-cover-z-only", "--from=nowhere"], "nowhere: no run in here"),
+        (["sweep-temperature"], "usage: worldmodels-fast sweep-temperature FOLDER"),
+        (["sweep-temperature", "new"], "new: no run in here yet; name a recipe"),
+        (["sweep-temperature", "take-cover-smoke", "--taus", "-1"], "different positive numbers"),
+        (["sweep-temperature", "new", "take-cover-smoke", "--taus", "hot"], "hot"),
     ],
 )
 def test_misuse_is_status_2_and_one_clear_message(capsys, tmp_path, monkeypatch, args, words):
@@ -221,8 +227,10 @@ def test_stages_are_the_runs_order():
         "encode",
         "train-rnn",
         "fidelity",
+        "quality",
         "evolve",
         "evaluate",
+        "sweep-temperature",
         "report",
     ]
 
@@ -256,6 +264,38 @@ def test_what_would_fail_in_a_later_stage_fails_before_the_first(capsys, tmp_pat
     assert status == 2
     assert words in err
     assert not folder.exists()
+
+
+def test_dream_fidelity_is_the_comparison(capsys, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "compare_run", lambda run: seen.append(run.folder))
+    monkeypatch.setattr(cli, "compare_world", lambda world, config: seen.append((world, config)))
+    command = ["evaluate", tmp_path / "run", "take-cover-smoke", "--dream-fidelity"]
+    assert main(capsys, *command)[0] == 0
+    options = ["--dream-fidelity", "--real-episodes", "3"]
+    assert main(capsys, "evaluate", "take-cover", *options)[0] == 0
+    folder, (world, config) = seen
+    assert folder == tmp_path / "run"
+    assert (world, config.real_episodes) == ("take-cover", 3)
+    # It is no option of other stages.
+    status, _, err = main(capsys, "evolve", tmp_path / "run", "--dream-fidelity")
+    assert status == 2
+    assert "--dream-fidelity" in err
+
+
+def test_an_ablation_takes_the_settings_of_the_run_that_it_is_from(capsys, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "run_all", seen.append)
+    base = tmp_path / "base"
+    command = ["run", "take-cover-smoke", "--folder", base, "--seed", 9]
+    assert main(capsys, *command)[0] == 0
+    run = ["run", "take-cover-z-only", "--folder", tmp_path / "z", "--from", base]
+    status, out, _ = main(capsys, *run, "--evaluate.episodes", 7)
+    assert status == 0
+    assert "nothing that would be the same here" in out  # nothing is finished in there yet
+    config = seen[1].config
+    assert (config.recipe, config.seed, config.vae.steps) == ("take-cover-z-only", 9, 150)
+    assert (config.controller.features, config.evaluate.episodes) == (("z",), 7)
 
 
 def test_a_mistyped_world_is_told_the_worlds(capsys):

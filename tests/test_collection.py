@@ -4,8 +4,14 @@ import gymnasium
 import numpy as np
 import pytest
 
-from worldmodels_fast import collection, data
-from worldmodels_fast.collection import CollectConfig, ShardTask, collect, collect_shard
+from worldmodels_fast import collection, data, load_pretrained
+from worldmodels_fast.collection import (
+    CollectConfig,
+    ShardTask,
+    collect,
+    collect_shard,
+    collect_with_agent,
+)
 from worldmodels_fast.policies import make_policy
 
 SMALL = CollectConfig(
@@ -162,3 +168,46 @@ def test_bad_settings_are_named(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         collect(tmp_path, "take-cover", config, seed=0, env_kwargs=SHORT)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_agents_episodes_can_be_played_again_from_their_actions(tmp_path):
+    world = load_pretrained("take-cover")
+    world.config["env_kwargs"] |= {"max_steps": 130}
+    reports = []
+
+    def collect_two(shards):
+        collect_with_agent(
+            tmp_path, world, shards, 2, sigma=0.1, seed=3, on_shard=lambda *n: reports.append(n)
+        )
+
+    collect_two([5])
+    collect_two([5, 6])  # the first one is there
+    assert data.finished_shards(tmp_path) == [5, 6]
+    episodes = [episode for shard in everything(tmp_path) for episode in shard]
+    assert reports == [
+        (2, n, n) for n in (sum(map(len, episodes[:2])), sum(map(len, episodes[2:])))
+    ]
+    assert len({episode.seed for episode in episodes}) == 4
+    assert not np.array_equal(episodes[0].actions[:50], episodes[1].actions[:50])
+    env = gymnasium.make("worldmodels_fast/TakeCover-v0", **world.config["env_kwargs"])
+    for episode in episodes:
+        frame, _ = env.reset(seed=episode.seed)
+        for seen, action, reward in zip(
+            episode.frames, episode.actions, episode.rewards, strict=True
+        ):
+            np.testing.assert_array_equal(seen, frame)
+            frame, real_reward, terminated, _, _ = env.step(action)
+            assert reward == real_reward
+        assert terminated == episode.terminated
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"shard_episodes": 0}, "shard_episodes: expected"), ({"sigma": -0.1}, "sigma: expected")],
+)
+def test_an_agents_bad_settings_are_named(tmp_path, change, message):
+    settings = {"shard_episodes": 2, "sigma": 0.1, "seed": 1, **change}
+    with pytest.raises(ValueError, match=message):
+        collect_with_agent(tmp_path, load_pretrained("take-cover"), [0], **settings)

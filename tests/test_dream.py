@@ -125,6 +125,8 @@ def test_one_step_is_the_references():
         ({"max_steps": 0}, "max_steps"),
         ({"device": "tpu"}, "device"),
         ({"done_threshold": float("inf")}, "done_threshold"),
+        ({"done_temperature": -0.1}, "done_temperature"),
+        ({"done_temperature": float("nan")}, "done_temperature"),
         ({"backend": "mmx"}, "mmx"),
         ({"precision": "fp8"}, "fp8"),
         ({"initial_latents": (np.zeros((3, 5)), np.zeros((3, 5)))}, r"\(I, 4\)"),

@@ -1,5 +1,6 @@
 """Dreams: bitwise the same however they are cut, distributed as the reference, interruptible."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,13 +10,12 @@ import time
 
 import numpy as np
 import pytest
+from backends import BACKENDS, COMBINATIONS, LEVELS, PRECISIONS
 from random_models import normals, random_spec, random_weights
 from scipy import stats
 
 from worldmodels_fast import ops, reference
 
-BACKENDS = ops.available_backends()
-PRECISIONS = ("fp32", "bf16", "int8")
 SETTINGS = {"rollouts": 16, "seed": 3, "temperature": 1.15, "max_steps": 60}
 LONG = {"rollouts": 1000, "max_steps": 100}
 
@@ -33,8 +33,7 @@ def doom_like():
     return random_weights(17, 1, 33, 3, True, seed=1, done_bias=-4.0)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
 def test_bitwise_the_same_for_threads_splits_and_runs(doom_like, backend, precision):
     model = ops.pack_mdn_rnn(doom_like, backend=backend, precision=precision)
     spec, params, *initial = dream_inputs(24, doom_like)
@@ -55,7 +54,7 @@ def test_bitwise_the_same_for_threads_splits_and_runs(doom_like, backend, precis
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", LEVELS)
 @pytest.mark.parametrize("members", [1, 2, 3, 6])
 def test_threads_that_share_each_step_change_nothing(doom_like, backend, members, precision):
     """A few rollouts: the threads multiply parts of the same step."""
@@ -77,8 +76,7 @@ def test_the_first_rollouts_do_not_depend_on_how_many_follow(doom_like):
     assert (few == many[:, :5]).all()
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
 @pytest.mark.parametrize(
     ("dims", "spec"),
     [
@@ -130,6 +128,45 @@ def test_every_rollout_ends_by_itself(doom_like):
     assert (never == 60).all()
 
 
+def with_constant_logit(weights, logit):
+    """The same M, but an end is as likely in one step as in any other."""
+    head_weight, head_bias = weights.head_weight.copy(), weights.head_bias.copy()
+    head_weight[0], head_bias[0] = 0.0, logit
+    return dataclasses.replace(weights, head_weight=head_weight, head_bias=head_bias)
+
+
+@pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
+def test_ends_are_drawn_as_in_the_reference(doom_like, backend, precision):
+    weights = with_constant_logit(doom_like, -1.0)
+    model = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
+    inputs = dream_inputs(3, weights)
+    settings = {**SETTINGS, "done_threshold": 2.0, "done_temperature": 0.8}
+    for common_noise in (True, False):
+        settings["common_noise"] = common_noise
+        _, got = ops.dream_rollout(model, *inputs, **settings)
+        _, expected = reference.dream_rollout(weights, *inputs, **settings, precision=precision)
+        assert (got == expected).all()  # nothing but the noise decides here
+        assert len(np.unique(got)) > 8
+
+
+def test_drawn_ends_come_as_often_as_the_logit_says(doom_like):
+    weights = with_constant_logit(doom_like, np.log(10 * 0.05 / 0.95))  # trained with weight 10
+    inputs = dream_inputs(1, weights)
+    _, lengths = ops.dream_rollout(
+        weights,
+        *inputs,
+        **{**SETTINGS, "rollouts": 4000, "max_steps": 1000},
+        done_threshold=np.log(10),
+        done_temperature=1.0,
+    )
+    law = stats.geom(0.05)
+    edges = [0, *law.ppf(np.arange(0.1, 1, 0.1)), 1000]
+    counts, _ = np.histogram(lengths, bins=np.asarray(edges) + 0.5)
+    expected = lengths.size * np.diff(law.cdf(edges))
+    expected *= lengths.size / expected.sum()
+    assert stats.chisquare(counts, expected).pvalue > 1e-3
+
+
 def test_common_noise_gives_equal_members_equal_rollouts(doom_like):
     spec, params, *initial = dream_inputs(1, doom_like)
     twins = np.repeat(params, 3, axis=0)
@@ -172,6 +209,7 @@ BAD_DREAMS = [
     ({"temperature": 0.0}, ValueError, "temperature: expected a finite number above 0"),
     ({"temperature": float("nan")}, ValueError, "temperature"),
     ({"done_threshold": float("nan")}, ValueError, "done_threshold: expected a number, got nan"),
+    ({"done_temperature": -1.0}, ValueError, "done_temperature: expected a finite number from 0"),
     ({"threads": 0}, ValueError, "threads: expected 1 <= threads"),
 ]
 

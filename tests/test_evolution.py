@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldmodels_fast.evolution import EvolveConfig, derive_seed, evolve
+from worldmodels_fast.evolution import EvolveConfig, derive_seed, evolve, load_means
 
 CONFIG = EvolveConfig(population=8, generations=7, rollouts=3, eval_every=3, eval_rollouts=5)
 
@@ -271,3 +272,64 @@ def test_a_state_of_other_settings_or_a_broken_one_is_refused(tmp_path):
     (tmp_path / "state.pkl").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="cannot be read"):
         evolve(sphere, 6, CONFIG, **paths(tmp_path))
+
+
+def test_means_are_watched_and_kept_and_nothing_depends_on_it(tmp_path):
+    plain = evolve(sphere, 5, CONFIG, **paths(tmp_path / "plain"))
+    seen = []
+
+    def watch(record, mean):
+        seen.append((record, mean.copy()))
+        mean[:] = np.nan  # a copy: the search has its own
+        return {"real_score": 1} if record.pop("generation") == 1 else {}
+
+    means = tmp_path / "means.safetensors"
+    result = evolve(sphere, 5, CONFIG, **paths(tmp_path / "b"), watch=watch, means_path=means)
+    np.testing.assert_array_equal(result.params, plain.params)
+    np.testing.assert_array_equal(result.last_mean, plain.last_mean)
+    assert len(seen) == CONFIG.generations
+    rows = without_seconds(tmp_path / "b")
+    assert [row.pop("real_score", None) for row in rows] == [None, 1, None, None, None, None, None]
+    assert rows == without_seconds(tmp_path / "plain")
+    kept = load_means(means)
+    assert list(kept) == list(result.means) == [1, 2, 5, 6]  # watched; scored every third, last
+    for generation, mean in kept.items():
+        np.testing.assert_array_equal(mean, result.means[generation])
+        np.testing.assert_array_equal(mean, seen[generation][1])
+    np.testing.assert_array_equal(kept[result.generation], result.params)
+    with pytest.raises(ValueError, match=r"nothing: not the means of an evolution"):
+        load_means(tmp_path / "nothing")
+    (tmp_path / "b" / "nonsense").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"nonsense: not the means of an evolution"):
+        load_means(tmp_path / "b" / "nonsense")
+
+
+def test_a_kill_while_the_mean_is_watched(tmp_path):
+    def watch(record, mean):
+        if watch.dies and record["generation"] == 3:
+            raise Stop
+        return {"first": float(mean[0])}
+
+    watch.dies = False
+    whole = {**paths(tmp_path / "whole"), "means_path": tmp_path / "whole" / "means"}
+    evolve(sphere, 6, CONFIG, **whole, watch=watch)
+    watch.dies = True
+    cut = {**paths(tmp_path / "cut"), "means_path": tmp_path / "cut" / "means"}
+    with pytest.raises(Stop):
+        evolve(sphere, 6, CONFIG, **cut, watch=watch)
+    watch.dies = False
+    evolve(sphere, 6, CONFIG, **cut, watch=watch)
+    assert without_seconds(tmp_path / "cut") == without_seconds(tmp_path / "whole")
+    assert (tmp_path / "cut/means").read_bytes() == (tmp_path / "whole/means").read_bytes()
+
+
+def test_a_state_of_an_earlier_version_takes_the_defaults(tmp_path):
+    evolve(sphere, 6, replace(CONFIG, generations=2), **paths(tmp_path))
+    path = tmp_path / "state.pkl"
+    state = pickle.loads(path.read_bytes())
+    del state["identity"]["sigma0"], state["means"]
+    path.write_bytes(pickle.dumps(state))
+    assert len(evolve(sphere, 6, CONFIG, **paths(tmp_path)).history) == 7
+    path.write_bytes(pickle.dumps(state))
+    with pytest.raises(ValueError, match=r"sigma0: 0.1, now 0.2"):
+        evolve(sphere, 6, replace(CONFIG, sigma0=0.2), **paths(tmp_path))

@@ -6,6 +6,7 @@ import platform
 
 import numpy as np
 import pytest
+from backends import LEVELS
 from random_models import normals, random_spec, random_weights
 
 from worldmodels_fast import ops
@@ -40,14 +41,14 @@ def call_everything(backend, precision):
     reason="reads MXCSR by way of glibc on x86-64",
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-@pytest.mark.parametrize("backend", ops.available_backends())
+@pytest.mark.parametrize("backend", LEVELS)
 def test_control_bits_stay(backend, precision):
     before = mxcsr() & ~STATUS_FLAGS
     call_everything(backend, precision)
     assert mxcsr() & ~STATUS_FLAGS == before
 
 
-@pytest.mark.parametrize("backend", ops.available_backends())
+@pytest.mark.parametrize("backend", LEVELS)
 def test_denormals_and_rounding_to_even_stay(backend):
     call_everything(backend, "bf16")
     tiny = np.full(16, 1e-38, np.float32)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from backends import BACKENDS, COMBINATIONS, LEVELS, PRECISIONS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_models import normals, random_spec, random_weights
@@ -12,14 +13,12 @@ from scipy import stats
 
 from worldmodels_fast import ops, reference
 
-BACKENDS = ops.available_backends()
-PRECISIONS = ("fp32", "bf16", "int8")
-
 # Largest absolute difference from float64, for inputs and outputs of the order of 1. The reference
 # rounds operands as the kernels do, but it rounds an h of its own before the head: where that lies
 # between two steps of the format the kernel may take the other one.
 TOLERANCE = {
     "mdn_rnn_step": 1e-5,
+    "head in fp16": 4e-4,
     "head in bf16": 2e-3,
     "head in int8": 8e-3,
     "mixture_sample": 1e-5,  # where both chose the same component
@@ -74,8 +73,7 @@ def assert_same_step(got, expected, precision):
         assert_close(f"head in {precision}" if head else "mdn_rnn_step", g, e)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_mdn_rnn_step_parity(model, backend, precision):
     *dims, n = model
@@ -112,7 +110,7 @@ def test_faster_precisions_are_the_same_numbers_on_every_backend(precision):
         backend: ops.mdn_rnn_step(
             ops.pack_mdn_rnn(weights, backend=backend, precision=precision), *inputs
         )
-        for backend in BACKENDS
+        for backend in LEVELS
     }
     # The generic level has no fused multiply-add, not even for the gates.
     fused = [step for backend, step in steps.items() if backend != "generic"]
@@ -124,12 +122,13 @@ def test_faster_precisions_are_the_same_numbers_on_every_backend(precision):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_auto_is_bf16_where_that_is_native(backend):
+def test_auto_is_the_16_bits_that_are_native(backend):
     packed = ops.pack_mdn_rnn(random_weights(3, 1, 5, 2, True), backend=backend, precision="auto")
-    assert packed.precision == ("bf16" if backend == "avx512_bf16" else "fp32")
+    native = {"avx512_bf16": "bf16", "cuda": "fp16"}
+    assert packed.precision == native.get(backend, "fp32")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", LEVELS)
 @pytest.mark.parametrize("ratio", [1, 100, 10_000])
 def test_int8_sums_do_not_overflow(backend, ratio):
     """Weights of z far above those of h, and every z at the end of its range."""
@@ -159,7 +158,7 @@ def test_int8_stays_finite_beyond_its_range():
     weights = random_weights(5, 2, 9, 3, True)
     inputs = [x * 1e20 for x in step_inputs(weights, 4)]
     inputs[2] = np.clip(inputs[2], -1, 1)  # h is a product of a sigmoid and a tanh
-    for backend in BACKENDS:
+    for backend in LEVELS:
         packed = ops.pack_mdn_rnn(weights, backend=backend, precision="int8")
         got = ops.mdn_rnn_step(packed, *inputs)
         assert all(np.isfinite(x).all() for x in (got.h, got.mu, got.logmix, got.logstd))
@@ -173,10 +172,10 @@ def test_int8_stays_finite_beyond_its_range():
     k=st.integers(1, 7),
     done=st.booleans(),
     n=st.integers(1, 60),
-    backend=st.sampled_from(BACKENDS),
-    precision=st.sampled_from(PRECISIONS),
+    combination=st.sampled_from(COMBINATIONS),
 )
-def test_every_shape_agrees_with_the_reference(z, a, h, k, done, n, backend, precision):
+def test_every_shape_agrees_with_the_reference(z, a, h, k, done, n, combination):
+    backend, precision = combination
     weights = random_weights(z, a, h, k, done)
     inputs = step_inputs(weights, n)
     packed = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
@@ -199,8 +198,7 @@ def test_every_shape_agrees_with_the_reference(z, a, h, k, done, n, backend, pre
     assert_close("controller_forward", got_action, expected_action)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
 def test_a_row_does_not_depend_on_the_others(backend, precision):
     weights = random_weights(19, 2, 45, 3, True)
     packed = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
@@ -532,8 +530,10 @@ def test_bad_weights(good):
         ops.pack_mdn_rnn(dataclasses.replace(weights, hidden_dim=0))
     with pytest.raises(TypeError, match=r"n_mixtures: expected an integer, got 2\.5"):
         ops.pack_mdn_rnn(dataclasses.replace(weights, n_mixtures=2.5))
-    with pytest.raises(ValueError, match="precision: expected 'fp32', 'bf16' or 'int8', got 'fp8'"):
+    with pytest.raises(ValueError, match=r"precision: expected 'fp32', .* got 'fp8'"):
         ops.pack_mdn_rnn(weights, precision="fp8")
+    with pytest.raises(ValueError, match=r"precision: .* got 'fp16', which is for backend 'cuda'"):
+        ops.pack_mdn_rnn(weights, backend="generic", precision="fp16")
     no_done = random_weights(4, 2, 6, 3, False)
     with pytest.raises(ValueError, match="restart: expected None"):
         ops.mdn_rnn_step(no_done, **inputs)
@@ -587,7 +587,7 @@ def test_bad_controllers():
 def test_backends(monkeypatch):
     assert BACKENDS[0] == "generic"
     monkeypatch.delenv("WMF_BACKEND", raising=False)
-    assert ops.default_backend() == BACKENDS[-1]
+    assert ops.default_backend() == LEVELS[-1]  # CUDA has to be asked for
     monkeypatch.setenv("WMF_BACKEND", "generic")
     assert ops.default_backend() == "generic"
     assert ops.pack_mdn_rnn(random_weights(1, 1, 1, 1, False)).backend == "generic"
@@ -596,7 +596,7 @@ def test_backends(monkeypatch):
         ValueError, match=r"backend: expected one of 'generic'.*got 'sse9'.*WMF_BACKEND"
     ):
         ops.default_backend()
-    missing = {"avx2", "avx512", "avx512_bf16"} - set(BACKENDS)
+    missing = {"avx2", "avx512", "avx512_bf16", "cuda"} - set(BACKENDS)
     for name in missing:
         with pytest.raises(ValueError, match=f"backend: '{name}' cannot run here"):
             ops.mixture_sample(*random_mixture(2, 3, 4), 1.0, backend=name)

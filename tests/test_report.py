@@ -3,11 +3,15 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from small_episodes import write_made_up_episodes
 from small_worlds import small_world
 
 from worldmodels_fast import pictures, report
 from worldmodels_fast.evaluation import EpisodeScore, Evaluation, FidelityRow
+from worldmodels_fast.quality import HeldOut, QualityConfig, measure
 from worldmodels_fast.report import write_report
+from worldmodels_fast.scoring import write_fidelity
+from worldmodels_fast.training import encode_episodes
 
 
 def read_picture(path):
@@ -25,6 +29,17 @@ def evaluation(scores):
     }
     episodes = (EpisodeScore(i, i, float(s), int(s), True) for i, s in enumerate(scores))
     return Evaluation(settings, tuple(episodes)).to_json()
+
+
+def a_quality(folder):
+    """What the stage `quality` finds of a small world in made-up episodes."""
+    world = small_world(environment="take-cover")
+    write_made_up_episodes(folder / "episodes", [[60, 61]])
+    encode_episodes(folder / "episodes", folder / "latents", world.vae)
+    held_out = HeldOut(folder / "episodes", folder / "latents", [0], 2)
+    config = QualityConfig(windows=4, warm_up=5, horizon=5, samples=2, frames=9, dreams=3)
+    result = measure(world, held_out, config, done_weight=10.0, policies=("left",), seed=0)
+    return {**result, "held_out": True}
 
 
 @pytest.fixture
@@ -68,8 +83,9 @@ def test_a_page_of_what_there_is(folder):
     path = write_report(folder)
     assert path == folder / "report.html"
     page = path.read_text(encoding="utf-8")
-    for heading in ("In the real game", "Evolution in the dream", "Training V", "Settings"):
-        assert f"<h2>{heading}</h2>" in page
+    headings = ("In the real game", "Evolution in the dream", "Learning, beside the paper")
+    for heading in (*headings, "Training V", "Settings"):
+        assert f"<h2>{heading}" in page
     for heading in ("The dream beside the game", "Training M"):
         assert heading not in page
     assert "<td>agent</td><td>3</td><td>1100</td>" in page
@@ -81,9 +97,16 @@ def test_a_page_of_what_there_is(folder):
     assert "src=" in page
     assert page.count('src="data:image/png;base64,') == page.count("src=")  # nothing from outside
     figures = {p.name for p in (folder / "figures").iterdir()}
-    assert figures == {"scores.png", "evolution.png", "fidelity.png", "vae-reconstruction.png"}
+    assert figures == {
+        "scores.png",
+        "evolution.png",
+        "fidelity.png",
+        "learning-curves.png",
+        "survival.png",
+        "vae-reconstruction.png",
+    }
     for name in figures:
-        assert read_picture(folder / "figures" / name).shape[1] > 300
+        assert read_picture(folder / "figures" / name).shape[1] > 250
 
 
 def test_nothing_to_report(tmp_path):
@@ -102,9 +125,49 @@ def test_the_world_is_drawn(folder, monkeypatch):
     assert picture.shape[1] == 12 * 130 - 2
     # A short episode has fewer frames than a row of pictures holds.
     monkeypatch.setattr(report, "STRIP_FRAMES", 50)
-    picture, note = report.dream_beside_reality(world)
+    frames, actions = pictures.play_one(world, seed=7)
+    picture, note = report.dream_beside_reality(world, frames, actions)
     assert picture.shape[1] == 30 * 130 - 2
     assert "one real episode of 30 tics" in note
+
+
+def test_the_end_of_an_episode_is_dreamt(monkeypatch):
+    world = small_world(dream={"temperature": 1.15})
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (70, 64, 64, 3), dtype=np.uint8)
+    actions = rng.uniform(-1, 1, (70, 1)).astype(np.float32)
+    picture, note = report.end_beside_reality(world, frames, actions)
+    assert "The last 36 tics of that episode, one in 3" in note
+    assert picture.shape[:2] == (5 * 130 - 2, 12 * 130 - 2)  # game, V, and dreams at three tau
+    # The last picture of the first row is the episode's last frame.
+    np.testing.assert_array_equal(picture[:128:2, 11 * 130 :: 2], frames[-1])
+    monkeypatch.setattr(report, "WATCHED_TICS", 1)
+    assert report.end_beside_reality(world, frames, actions)[0].shape == picture.shape
+
+
+def test_controllers_and_policies_are_told_apart(folder):
+    rows = [
+        FidelityRow.compare("still", [150, 170], [200, 180]),
+        FidelityRow.compare("agent", [900, 1100], [1500, 2100], kind="controller"),
+    ]
+    write_fidelity(folder / "fidelity.json", rows)
+    figure = report._scatter(rows)
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    assert "evolved controllers" in labels
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "p is below 0.05 for" in page
+    assert "(first 200 tics)" in page
+    assert "(later tics)" in page
+
+
+def test_the_dreams_quality_is_told(folder, tmp_path_factory):
+    (folder / "quality.json").write_text(json.dumps(a_quality(tmp_path_factory.mktemp("quality"))))
+    page = write_report(folder).read_text(encoding="utf-8")
+    for heading in ("How far M foresees", "Does M know when one dies?", "What the dream shows"):
+        assert f"<h3>{heading}</h3>" in page
+    assert "held out from the training" in page
+    figures = {p.name for p in (folder / "figures").iterdir()}
+    assert {"foresight.png", "deaths.png", "fire.png"} <= figures
 
 
 def test_a_world_of_no_environment():

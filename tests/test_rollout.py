@@ -73,6 +73,41 @@ def test_episodes_are_bitwise_what_the_agent_plays_by_itself(game, expected):
     assert seen == dict(enumerate(expected))
 
 
+def test_every_step_is_told(game, expected):
+    told = {}
+
+    def on_step(place, step, frame, action, reward):
+        assert step == len(told.setdefault(place, []))
+        told[place].append((frame, action, reward))
+
+    assert game.play(population(), EPISODES, on_step=on_step) == expected
+    for place, episode in enumerate(EPISODES):
+        env = gymnasium.make(TOY, **EXACT)
+        frame, _ = env.reset(seed=episode.env_seed)
+        assert len(told[place]) == expected[place].steps
+        for seen, action, reward in told[place]:  # the same game again, by the actions alone
+            np.testing.assert_array_equal(seen, frame)
+            frame, real_reward, *_ = env.step(action)
+            assert reward == real_reward
+
+
+def test_an_episode_that_is_played_again_is_told_from_its_first_step(tmp_path):
+    steps = {}
+    kwargs = {"crash_once": str(tmp_path / "crashed")}
+    with (
+        small_world().game(TOY, env_kwargs=kwargs, workers=1, slots=2) as crashing,
+        pytest.warns(RuntimeWarning, match="playing again"),
+    ):
+        results = crashing.play(
+            population(),
+            EPISODES[:3],
+            on_step=lambda place, step, *_: steps.setdefault(place, []).append(step),
+        )
+    assert sum(numbers.count(0) for numbers in steps.values()) > len(EPISODES[:3])
+    for place, result in enumerate(results):
+        assert steps[place][-result.steps :] == list(range(result.steps))
+
+
 def test_results_do_not_depend_on_order_workers_slots_and_threads(game, expected):
     places = np.random.default_rng(0).permutation(len(EPISODES))
     shuffled = game.play(population(), [EPISODES[place] for place in places])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import time
 
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from small_episodes import made_up_latents
+from small_runs import TOY, finish, small_config, with_evolve, write_small_run
 
-from worldmodels_fast import MDNRNN, VAE, World, cli, data, load_pretrained, stages
-from worldmodels_fast.recipes import make_recipe
-from worldmodels_fast.stages import STAGES, Run, Stage, run_all, run_stage
+from worldmodels_fast import MDNRNN, VAE, World, cli, data, envs, load_pretrained, stages
+from worldmodels_fast.evolution import derive_seed, load_means
+from worldmodels_fast.recipes import GapConfig, make_recipe
+from worldmodels_fast.rollout import Game
+from worldmodels_fast.stages import STAGES, Run, Stage, adopt, compare_run, run_all, run_stage
 
 SMOKE = make_recipe("take-cover-smoke")
 
@@ -26,14 +30,14 @@ def changed(section, **settings):
 
 
 @pytest.fixture
-def toy_stages(monkeypatch):
+def toy_stages():
     """Stages `collect`, `train-vae` and `encode` that write one file each; the list says which."""
     done = []
 
     def toy(name, fails=()):
         def function(run):
             done.append(name)
-            for file in STAGES[name].writes:
+            for file in STAGES[name].writes + STAGES[name].needs:
                 (run.folder / file).touch()
             if name in failing:
                 raise KeyboardInterrupt
@@ -42,15 +46,16 @@ def toy_stages(monkeypatch):
         return function
 
     failing = set()
+    real = dict(STAGES)
     kept = {
         name: dataclasses.replace(STAGES[name], function=toy(name))
         for name in ("collect", "train-vae", "encode")
     }
-    for name in list(STAGES):
-        monkeypatch.delitem(STAGES, name)
+    STAGES.clear()
     STAGES.update(kept)
     yield done, failing
     STAGES.clear()
+    STAGES.update(real)
 
 
 def test_stages_run_once(tmp_path, toy_stages, capsys):
@@ -65,6 +70,8 @@ def test_stages_run_once(tmp_path, toy_stages, capsys):
     assert record["settings"]["vae"]["steps"] == SMOKE.vae.steps
     assert record["settings"]["seed"] == SMOKE.seed
     assert record["seconds"] >= 0
+    assert record["peak_rss_mb"]["process"] > 10
+    assert record["peak_rss_mb"]["with_children"] >= record["peak_rss_mb"]["process"]
     assert sorted(p.name for p in (folder / "stages").iterdir()) == [
         "collect.json",
         "encode.json",
@@ -97,10 +104,10 @@ def test_what_to_delete_is_said_and_enough(tmp_path, toy_stages):
     done, _ = toy_stages
     run_all(Run.open(tmp_path, SMOKE))
     other = changed("vae", steps=7)
-    delete = r"delete stages/train-vae.json vae.checkpoint vae.safetensors in there"
+    delete = r"delete stages/train-vae.json vae.log.jsonl vae.safetensors vae.checkpoint in there"
     with pytest.raises(ValueError, match=delete):
         Run.open(tmp_path, other)
-    for name in ("stages/train-vae.json", "vae.checkpoint", "vae.safetensors"):
+    for name in re.search("delete (.*) in there", delete)[1].split():
         (tmp_path / name).unlink()
     # What was made with the old V is not silently taken for the new one's.
     with pytest.raises(ValueError, match=r"encode is finished .*from an earlier train-vae"):
@@ -139,6 +146,67 @@ def test_records_without_identity_are_taken_as_they_are(tmp_path, toy_stages):
         path.write_text(json.dumps(record))
     run_all(Run.open(tmp_path, SMOKE))
     assert len(done) == 3
+
+
+def test_settings_that_a_record_does_not_know_are_at_their_defaults(tmp_path, toy_stages):
+    run = Run.open(tmp_path, SMOKE)
+    run_all(run)
+    path = tmp_path / "stages" / "train-vae.json"
+    record = json.loads(path.read_text())
+    del record["settings"]["vae"]["kl_tolerance"]
+    path.write_text(json.dumps(record))
+    run_all(Run.open(tmp_path, SMOKE))
+    with pytest.raises(ValueError, match=r"vae.kl_tolerance: 0.5, now 0.7"):
+        Run.open(tmp_path, changed("vae", kl_tolerance=0.7))
+
+
+def test_a_half_done_stage_knows_what_it_was_begun_from(tmp_path, toy_stages):
+    _, failing = toy_stages
+    STAGES["encode"] = dataclasses.replace(STAGES["encode"], resumes_blindly=False)
+    failing.add("encode")
+    run = Run.open(tmp_path, SMOKE)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(run)
+    finish(run, "train-vae")  # V is trained anew
+    with pytest.raises(ValueError, match=r"encode is half done .*from an earlier train-vae"):
+        run_all(run)
+
+
+def test_a_run_begins_with_what_another_has_finished(tmp_path, toy_stages):
+    done, _ = toy_stages
+    base = Run.open(tmp_path / "base", SMOKE)
+    run_all(base)
+    done.clear()
+    same = Run.open(tmp_path / "same", dataclasses.replace(SMOKE, recipe="take-cover-z-only"))
+    for _ in range(2):  # once more does nothing
+        assert adopt(same, base) == ["collect", "train-vae", "encode"]
+    run_all(same)
+    assert done == []
+    assert same.record("train-vae")["id"] == base.record("train-vae")["id"]
+    assert (same.folder / "vae.safetensors").is_file()
+    assert not (same.folder / "vae.checkpoint").exists()
+    assert (same.folder / "latents").is_symlink()
+    assert (same.folder / "latents").resolve() == (base.folder / "latents").resolve()
+
+    other = Run.open(tmp_path / "other", changed("vae", steps=7))
+    assert adopt(other, base) == ["collect"]
+    run_all(other)
+    assert done == ["train-vae", "encode"]
+    assert adopt(other, base) == ["collect"]  # its own V stays its own
+
+    begun = Run.open(tmp_path / "begun", SMOKE)
+    stages._write_json(begun.folder / "stages" / "train-vae.begun.json", {})
+    assert adopt(begun, base) == ["collect"]  # its own training is going on
+
+    finish(base, "train-vae")
+    with pytest.raises(ValueError, match=r"encode is finished in .*from an earlier train-vae"):
+        adopt(Run.open(tmp_path / "new", SMOKE), base)
+    finish(base, "encode")
+    with pytest.raises(ValueError, match=r"same: its train-vae is that of .*base, where it has"):
+        adopt(same, base)
+    (base.folder / "stages" / "train-vae.json").unlink()
+    with pytest.raises(ValueError, match=r"same: its train-vae is that of .*has been deleted"):
+        adopt(same, base)
 
 
 def test_a_damaged_record_is_named(tmp_path, toy_stages):
@@ -201,6 +269,107 @@ def test_first_latents_are_those_of_training_episodes(tmp_path):
     assert mu[:, 1].tolist() == [0, 0, 0, 0]  # made-up latents count their steps
 
 
+# --- evolve and evaluate, on a small random world and a toy game ------------------------------
+
+
+@pytest.fixture
+def toy_game(monkeypatch):
+    monkeypatch.setitem(envs.ENVIRONMENTS, "toy", TOY)
+
+
+@pytest.mark.slow
+def test_the_gap_is_watched_and_changes_nothing(tmp_path, toy_game, capsys):
+    plain = write_small_run(tmp_path / "plain", small_config())
+    config = dataclasses.replace(plain.config, gap=GapConfig(every=3, episodes=2))
+    watched = write_small_run(tmp_path / "watched", config)
+    for run in (plain, watched):
+        run_stage("evolve", run)
+    for name in ("controller.safetensors", "world/controller.safetensors"):
+        same = [(run.folder / name).read_bytes() for run in (plain, watched)]
+        assert same[0] == same[1]
+    history = [json.loads(s) for s in (watched.folder / "history.jsonl").read_text().splitlines()]
+    gaps = [row for row in history if "gap" in row]
+    assert [row["generation"] for row in gaps] == [2, 4]  # every third, and the last
+    assert "  dream " in capsys.readouterr().out
+    means = load_means(watched.folder / "means.safetensors")
+    assert sorted(means) == [1, 2, 3, 4]
+    assert sorted(load_means(plain.folder / "means.safetensors")) == [1, 3, 4]
+    mdn_rnn, controller, _ = watched.player()
+    with Game(
+        watched.load_vae(), mdn_rnn, controller, TOY.env_id, env_kwargs=config.env_kwargs
+    ) as game:
+        for row in gaps:
+            seed = derive_seed(config.seed, "gap/game")
+            real = game.evaluate(means[row["generation"]][None], 2, seed).returns
+            assert (row["real_score"], row["real_std"]) == (real.mean(), real.std())
+            assert row["gap"] == row["dream_score"] - row["real_score"]
+    assert gaps[1]["dream_score"] == gaps[1]["mean_score"]  # scored then, too
+
+    # The final controller is chosen without it; the best by real score is played beside it.
+    gaps[0]["real_score"], chosen = 1e6, watched.record("evolve")["figures"]["from_generation"]
+    (watched.folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
+    run_stage("evaluate", watched)
+    evaluation = json.loads((watched.folder / "evaluation.json").read_text())
+    assert list(evaluation) == ["agent", "best-by-real", "random"]
+    assert evaluation["best-by-real"]["summary"]["max"] < 1e6
+    digests = {evaluation[name]["settings"]["world"] for name in ("agent", "best-by-real")}
+    assert len(digests) == 2
+    seeds = {tuple(e["seed"] for e in evaluation[name]["episodes"]) for name in evaluation}
+    assert len(seeds) == 1
+    figures = watched.record("evaluate")["figures"]
+    assert figures["chosen"]["agent"]["generation"] == chosen
+    assert figures["chosen"]["best-by-real"]["generation"] == 2
+    rows = json.loads((watched.folder / "fidelity.json").read_text())["rows"]
+    assert [(r["player"], r["kind"], len(r["dream_scores"])) for r in rows] == [
+        ("agent", "controller", 8),
+        ("best-by-real", "controller", 8),
+    ]
+    # Where both are one, it is played once.
+    gaps[0]["real_score"] = -1e6
+    gaps[1]["real_score"] = -1e6
+    history[chosen]["real_score"] = 0.0
+    (watched.folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
+    (watched.folder / "stages" / "evaluate.json").unlink()
+    run_stage("evaluate", watched)
+    evaluation = json.loads((watched.folder / "evaluation.json").read_text())
+    assert evaluation["best-by-real"] == evaluation["agent"]
+
+
+@pytest.mark.slow
+def test_dream_against_game_with_the_controller(tmp_path, toy_game, capsys):
+    run = write_small_run(tmp_path, small_config())
+    run_stage("evolve", run)
+    compare_run(run)
+    rows = json.loads((tmp_path / "fidelity.json").read_text())["rows"]
+    assert [(row["player"], row["kind"]) for row in rows] == [
+        ("still", "policy"),
+        ("agent", "controller"),
+    ]
+    out = capsys.readouterr().out
+    assert "| still |" in out
+    assert "| agent |" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings", [{"memory": "untrained"}, {"latent": "mu"}, {"features": ("z",)}]
+)
+def test_ablations_evolve_and_play(tmp_path, toy_game, settings):
+    config = small_config()
+    controller = dataclasses.replace(config.controller, **settings)
+    config = with_evolve(dataclasses.replace(config, controller=controller), generations=2)
+    run = write_small_run(tmp_path, dataclasses.replace(config, gap=GapConfig(2, 1)))
+    run_stage("evolve", run)
+    run_stage("evaluate", run)
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert evaluation["agent"]["settings"]["latent"] == settings.get("latent", "sample")
+    world = World.load(run.world)
+    assert world.config["latent"] == settings.get("latent", "sample")
+    assert (world.initial_latents[1] < -50).all() == (settings == {"latent": "mu"})
+    means = load_means(tmp_path / "means.safetensors")
+    assert means[1].shape == (run.new_controller().n_params,)
+
+
 # --- all of it --------------------------------------------------------------------------------
 
 
@@ -224,7 +393,14 @@ def test_the_smoke_recipe_from_end_to_end(tmp_path, capsys):
         assert len(evaluation[name]["episodes"]) == 4
         assert evaluation[name]["settings"]["environment"]["skill"] == 4
     rows = json.loads((folder / "fidelity.json").read_text())["rows"]
-    assert [row["player"] for row in rows] == list(SMOKE.fidelity.policies)
+    policies = [row["player"] for row in rows if row["kind"] == "policy"]
+    assert policies == list(SMOKE.fidelity.policies)
+    controllers = {row["player"] for row in rows if row["kind"] == "controller"}
+    assert {"agent", "tau 0.5", "tau 1.15"} <= controllers
+    assert "best-by-real" in evaluation
+    table = json.loads((folder / "temperatures.json").read_text())
+    assert [row["temperature"] for row in table["rows"]] == [0.5, 1.15]
+    assert (folder / "figures" / "temperatures.png").is_file()
     world = load_pretrained(folder / "world")
     assert isinstance(world, World)
     assert "take-cover" in world.card

@@ -24,7 +24,9 @@ def test_python_is_formatted():
 
 
 def test_cpp_is_formatted():
-    files = [str(p) for p in sorted((ROOT / "csrc").rglob("*")) if p.suffix in {".cpp", ".h"}]
+    folders = (ROOT / "csrc", ROOT / "tests" / "cuda")
+    kinds = {".cpp", ".h", ".cu", ".cuh"}
+    files = [str(p) for d in folders for p in sorted(d.rglob("*")) if p.suffix in kinds]
     assert len(files) > 10
     run(str(Path(sys.executable).with_name("clang-format")), "--dry-run", "--Werror", *files)
 

@@ -162,6 +162,25 @@ def test_v_learns(tmp_path):
     assert seen[-1][1]["kl"] >= 1.5  # the floor of three dimensions
 
 
+def test_vs_loss_has_the_weights_of_its_settings(episodes, tmp_path):
+    def trained(name, **settings):
+        config = replace(V_CONFIG, steps=1, precision="fp32", **settings)
+        return train_vae(episodes, tmp_path / f"{name}.checkpoint", config, seed=0)
+
+    torch.manual_seed(0)
+    untrained = VAE(V_CONFIG.latent_dim)
+    blind = trained("blind", reconstruction_weight=0.0, focus=5.0)
+    for ours, fresh in zip(blind.decoder.parameters(), untrained.decoder.parameters(), strict=True):
+        assert torch.equal(ours, fresh)  # nothing was asked of it
+    plain, focused = trained("plain"), trained("focused", focus=1e4)
+    assert not torch.equal(plain.decoder[-2].weight, focused.decoder[-2].weight)
+    log = read_metrics(tmp_path / "focused.log.jsonl")
+    same = read_metrics(tmp_path / "plain.log.jsonl")
+    assert (
+        log[0]["reconstruction"] == same[0]["reconstruction"]
+    )  # what is reported stays the paper's
+
+
 def test_v_never_trains_on_held_out_frames(episodes, tmp_path, monkeypatch):
     frame_batches = data.frame_batches
     trained_on = []

@@ -4,7 +4,14 @@ import torch
 from torch.nn import functional as F
 
 from worldmodels_fast import VAE
-from worldmodels_fast.vae import _FirstDeconvolution, as_frames, as_images, sample_latent, vae_loss
+from worldmodels_fast.vae import (
+    _FirstDeconvolution,
+    as_frames,
+    as_images,
+    fourth_power_error,
+    sample_latent,
+    vae_loss,
+)
 
 
 def frames(n, seed=0):
@@ -101,6 +108,18 @@ def test_the_loss_is_the_papers():
     assert each.min() > 4  # above the floor of 0.5 nats for each of 8 dimensions
     np.testing.assert_allclose(reconstruction, squared.mean(), rtol=1e-5)
     np.testing.assert_allclose(kl, each.mean(), rtol=1e-5)
+
+
+def test_few_large_errors_outweigh_many_small_ones_in_the_fourth_power():
+    images = torch.full((2, 3, 64, 64), 0.5)
+    grain, fireball = images.clone(), images.clone()
+    grain += 0.03
+    fireball[:, :, 10:12, 20:22] = 1.0
+    squared = [((images - seen) ** 2).sum().item() / 2 for seen in (grain, fireball)]
+    fourth = [fourth_power_error(images, seen).item() for seen in (grain, fireball)]
+    assert squared[0] > 3 * squared[1]
+    assert fourth[1] > 50 * fourth[0]
+    assert fourth[1] == pytest.approx(12 * 0.5**4)
 
 
 def test_the_kl_has_a_floor_for_each_sample():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from backends import LEVELS
 
-from worldmodels_fast import _core, ops
+from worldmodels_fast import _core
 
-BACKENDS = ops.available_backends()
 TINY = np.finfo(np.float32).tiny
 
 
@@ -54,7 +54,7 @@ def error_in_ulp(got, expected):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_error_bound_over_the_full_range(name):
     function, bound = FUNCTIONS[name]
-    backend = BACKENDS[-1]  # the others give the same bits: next test
+    backend = LEVELS[-1]  # the others give the same bits: next test
     for x in (every_512th_float(), interesting_floats()):
         got = _core.vector_math(name, x, backend)
         with np.errstate(all="ignore"):
@@ -76,7 +76,7 @@ def test_error_bound_over_the_full_range(name):
         assert (np.signbit(got[zero]) == np.signbit(x[zero])).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", LEVELS)
 @pytest.mark.parametrize(("name", "function"), [("gate_sigmoid", sigmoid), ("gate_tanh", np.tanh)])
 def test_absolute_error_of_the_gates(name, function, backend):
     for x in (every_512th_float(), interesting_floats()):
@@ -92,7 +92,7 @@ def test_absolute_error_of_the_gates(name, function, backend):
 
 def test_cos_2pi_error_bound_on_all_that_the_noise_can_ask():
     u = (np.arange(2**24 + 1) * 2.0**-24).astype(np.float32)
-    got = _core.vector_math("cos_2pi", u, BACKENDS[-1])
+    got = _core.vector_math("cos_2pi", u, LEVELS[-1])
     assert np.abs(got - np.cos(2 * np.pi * u.astype(np.float64))).max() < 2.5e-7
     assert got[0] == 1
     assert got[2**22] == 0
@@ -106,7 +106,7 @@ def test_bitwise_equal_on_every_backend(name):
         x = np.random.default_rng(0).uniform(0, 1, 1_000_001).astype(np.float32)
     expected = _core.vector_math(name, x, "generic").view(np.uint32)
     nan = np.isnan(expected.view(np.float32))  # which NaN it is does not matter
-    for backend in BACKENDS:
+    for backend in LEVELS:
         got = _core.vector_math(name, x, backend).view(np.uint32)
         assert ((got == expected) | nan).all()
 
@@ -114,7 +114,7 @@ def test_bitwise_equal_on_every_backend(name):
 @pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid"])
 def test_monotone_where_it_matters(name):
     x = np.linspace(-12, 12, 100_001).astype(np.float32)
-    y = _core.vector_math(name, x, BACKENDS[-1]).astype(np.float64)
+    y = _core.vector_math(name, x, LEVELS[-1]).astype(np.float64)
     assert (np.diff(y) >= -2e-7 * np.abs(y[1:])).all()
 
 

@@ -7,7 +7,9 @@ import numpy.typing as npt
 
 _F32 = npt.NDArray[np.float32]
 _In = Any
-"""A float32 NumPy array or CPU torch tensor; whatever else comes is refused with a clear error."""
+"""A float32 array of any library; whatever else comes is refused with a clear error."""
+_Out = Any
+"""An array of the first input's library; of NumPy for torch on the CPU, else a DeviceArray."""
 
 class PackedMDNRNN:
     def __init__(
@@ -25,9 +27,12 @@ class PackedMDNRNN:
         predicts_done: bool,
         backend: str,
         precision: str,
+        device: int,
     ) -> None: ...
     @property
     def backend(self) -> str: ...
+    @property
+    def device(self) -> str: ...
     @property
     def precision(self) -> str: ...
     @property
@@ -60,7 +65,63 @@ class Controller:
     @property
     def n_params(self) -> int: ...
 
+class CarRacingRenderer:
+    """Draws CarRacing's frames; see `ops.car_racing_renderer`."""
+
+    def __init__(
+        self,
+        *,
+        hull: list[_F32],
+        wheel: _F32,
+        wheel_half_width: float,
+        wheel_radius: float,
+    ) -> None: ...
+    def set_track(
+        self, quads: npt.NDArray[np.float64], colours: npt.NDArray[np.float64]
+    ) -> None: ...
+    def set_ground(
+        self,
+        half_size: float,
+        patch_size: float,
+        background: npt.NDArray[np.float64],
+        grass: npt.NDArray[np.float64],
+    ) -> None: ...
+    def draw(
+        self,
+        state: list[float],
+        score: npt.NDArray[np.uint8],
+        frame: npt.NDArray[np.uint8],
+    ) -> None: ...
+
+class DeviceArray:
+    """An array of our own on a CUDA device or the CPU, for any library; see `ops.to_device`."""
+
+    def __init__(self, array: npt.NDArray[Any], place: int) -> None: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    def numpy(self) -> npt.NDArray[Any]: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+
 def available_backends() -> list[str]: ...
+def why_no_cuda() -> str: ...
+def cuda_status() -> dict[str, Any]: ...
+def place_of(array: object) -> int: ...
+def cuda_device(wish: int) -> int: ...
+def cuda_kernels(device: int) -> list[dict[str, Any]]: ...
 def backend_name(name: str) -> str: ...
 def mdn_rnn_step(
     model: PackedMDNRNN,
@@ -71,7 +132,7 @@ def mdn_rnn_step(
     restart: _In | None,
     threads: int,
     out: tuple[_In | None, ...] | None,
-) -> tuple[_F32, _F32, _F32, _F32 | None, _F32, _F32]: ...
+) -> tuple[_Out, _Out, _Out, _Out | None, _Out, _Out]: ...
 def mixture_sample(
     logmix: _In,
     mu: _In,
@@ -82,7 +143,7 @@ def mixture_sample(
     step: int,
     backend: str,
     out: _In | None,
-) -> _F32: ...
+) -> _Out: ...
 def controller_forward(
     controller: Controller,
     params: _In,
@@ -91,7 +152,7 @@ def controller_forward(
     c: _In | None,
     backend: str,
     out: _In | None,
-) -> _F32: ...
+) -> _Out: ...
 def dream_rollout(
     model: PackedMDNRNN,
     controller: Controller,
@@ -104,11 +165,21 @@ def dream_rollout(
     temperature: float,
     max_steps: int,
     done_threshold: float,
+    done_temperature: float,
     common_noise: bool,
     threads: int,
-) -> tuple[_F32, npt.NDArray[np.int32]]: ...
+    plan: tuple[int, int],
+) -> tuple[_Out, _Out]: ...
+def plan_dream(
+    model: PackedMDNRNN,
+    controller: Controller,
+    members: int,
+    rollouts: int,
+    plan: tuple[int, int],
+) -> tuple[int, int]: ...
 def peak_rate(precision: str, backend: str, threads: int, seconds: float) -> float: ...
 def read_rate(nbytes: int, backend: str, threads: int, seconds: float) -> float: ...
+def shared_rate(device: int, seconds: float) -> float: ...
 def philox(counter: npt.NDArray[np.uint32], seed: int, backend: str) -> npt.NDArray[np.uint32]:
     """Random words for the tests: counter (N, 4) uint32 -> (N, 4) uint32."""
 

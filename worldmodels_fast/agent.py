@@ -33,7 +33,12 @@ Floats = npt.NDArray[np.float32]
 FORMAT = 1
 """Version of the folder's layout, in config.json."""
 
-_DREAM_SETTINGS = {"temperature": 1.15, "max_steps": 2100, "done_threshold": 0.0}
+_DREAM_SETTINGS = {
+    "temperature": 1.15,
+    "max_steps": 2100,
+    "done_threshold": 0.0,
+    "done_temperature": 0.0,
+}
 
 
 @dataclass
@@ -47,8 +52,8 @@ class World:
         initial_latents: (mu, logvar), (I, Z) float32 each.
         card: the model card, Markdown.
         config: settings as JSON, kept in config.json: "dream" (temperature, max_steps,
-            done_threshold), "environment" (a name from `envs.ENVIRONMENTS`), and whatever the
-            run wants remembered.
+            done_threshold, done_temperature), "environment" (a name from `envs.ENVIRONMENTS`),
+            and whatever the run wants remembered.
     """
 
     vae: VAE
@@ -70,9 +75,15 @@ class World:
             if len(set(values)) > 1:
                 raise ValueError(f"world: its parts differ in {name}: {values} (V, M, C)")
 
-    def agent(self, seed: int = 0, latent: Latent = "sample") -> Agent:
+    @property
+    def latent(self) -> Latent:
+        """What z M and C were trained on and see in the game: "sample", the paper's, or "mu"."""
+        latent: Latent = self.config.get("latent", "sample")
+        return latent
+
+    def agent(self, seed: int = 0, latent: Latent | None = None) -> Agent:
         """A new `Agent` of this world, whose own randomness comes from ``seed``."""
-        return Agent(self, seed=seed, latent=latent)
+        return Agent(self, seed=seed, latent=latent or self.latent)
 
     def dream(self, **settings: Any) -> Dream:
         """This world's `Dream`, with its own settings where ``settings`` say nothing."""
@@ -88,6 +99,7 @@ class World:
         if env_id is None:
             env_id = card_of(self.config).env_id
             settings = {"env_kwargs": self.config.get("env_kwargs", {}), **settings}
+        settings = {"latent": self.latent, **settings}
         return Game(self.vae, self.mdn_rnn, self.controller, env_id, **settings)
 
     def digest(self) -> str:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from worldmodels_fast.evaluation import FidelityRow, Summary, fidelity_table, load_evaluations
+from worldmodels_fast.evaluation import fidelity_table, load_evaluations
+from worldmodels_fast.quality import tables
+from worldmodels_fast.scoring import read_fidelity
 from worldmodels_fast.training import read_metrics
 
 FRONT_MATTER = """---
@@ -36,13 +38,21 @@ def write_card(folder: Path) -> Path:
     path = world / "README.md"
     path.write_text(
         FRONT_MATTER.format(environment=config["environment"])
-        + "\n".join([*_what(config), *_made(folder), *_scores(folder), *_fidelity(folder)])
+        + "\n".join(
+            [
+                *_what(config, json.loads((world / "config.json").read_text())["dream"]),
+                *_made(folder),
+                *_scores(folder),
+                *_fidelity(folder),
+                *_quality(folder),
+            ]
+        )
         + "\n"
     )
     return path
 
 
-def _what(config: dict[str, Any]) -> list[str]:
+def _what(config: dict[str, Any], dream: dict[str, Any]) -> list[str]:
     settings = ", ".join(f"{k} {v}" for k, v in config["env_kwargs"].items())
     return [
         f"# {config['environment']}: V, M, C and first latents",
@@ -53,13 +63,19 @@ def _what(config: dict[str, Any]) -> list[str]:
         "",
         f"- environment: {config['environment']} ({settings})",
         f"- recipe: `worldmodels-fast run {config['recipe']}`, seed {config['seed']}",
-        f"- dream: temperature {config['evolve']['temperature']:g}, at most "
-        f"{config['evolve']['max_steps']:,} steps, over when the done logit exceeds "
-        f"{config['evolve']['done_threshold']:g}",
+        f"- dream: temperature {dream['temperature']:g}, at most {dream['max_steps']:,} steps, "
+        f"{_end_rule(dream['done_threshold'], dream.get('done_temperature', 0.0))}",
         "- files: safetensors, 16-bit floats; `worldmodels_fast.load_pretrained(FOLDER)`",
         "- intended for research and teaching; it knows this one game and nothing else",
         "",
     ]
+
+
+def _end_rule(threshold: float, temperature: float) -> str:
+    if temperature == 0.0:
+        return f"over when the done logit exceeds {threshold:g}"
+    scaled = f"(done logit - {threshold:g})" + (f" / {temperature:g}" if temperature != 1 else "")
+    return f"over with probability sigmoid({scaled}) in each step"
 
 
 def _made(folder: Path) -> list[str]:
@@ -122,17 +138,13 @@ def _scores(folder: Path) -> list[str]:
 
 
 def _fidelity(folder: Path) -> list[str]:
-    path = folder / "fidelity.json"
-    if not path.is_file():
+    rows = read_fidelity(folder / "fidelity.json")
+    if not rows:
         return []
-    rows = []
-    for raw in json.loads(path.read_text())["rows"]:
-        raw["game"], raw["dream"] = Summary(**raw["game"]), Summary(**raw["dream"])
-        rows.append(FidelityRow(**raw))
     return [
         "## Is the dream as deadly as the game?",
         "",
-        "Steps that fixed policies survive, in the game and in the dream at temperature 1:",
+        "Steps that each player survives, in the game and in the dream at temperature 1:",
         "",
         fidelity_table(rows),
         "",
@@ -140,3 +152,21 @@ def _fidelity(folder: Path) -> list[str]:
         "in it may rely on that.",
         "",
     ]
+
+
+def _quality(folder: Path) -> list[str]:
+    path = folder / "quality.json"
+    if not path.is_file():
+        return []
+    result = json.loads(path.read_text())
+    lines = ["## How good is the dream?", "", tables.markdown(tables.losses(result)), ""]
+    lines += [tables.about_losses(result), ""]
+    if "prediction" in result:
+        lines += [tables.markdown(tables.predictions(result)), ""]
+        lines += [tables.about_predictions(result), ""]
+    if "deaths" in result:
+        lines += [tables.markdown(tables.head(result)), "", tables.about_head(result), ""]
+    if "take_cover" in result:
+        lines += [tables.markdown(tables.contents(result)), ""]
+        lines += [tables.markdown(tables.kept(result)), ""]
+    return lines

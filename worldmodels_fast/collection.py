@@ -1,11 +1,14 @@
-"""Stage `collect`: episodes of the real environment under policies that look at nothing."""
+"""Stage `collect`: episodes of the real environment, under policies that look at nothing.
+
+And, for rounds beyond the paper's one, episodes that an evolved agent plays.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -13,10 +16,17 @@ import numpy as np
 from worldmodels_fast import data, envs
 from worldmodels_fast.data import Floats, Frames
 from worldmodels_fast.policies import Policy, make_policy
+from worldmodels_fast.rollout import Episode, EpisodeResult
 from worldmodels_fast.workers import run_tasks
+
+if TYPE_CHECKING:
+    from worldmodels_fast.agent import World
 
 _SEED_STREAM = 1
 """Keeps collection's seeds apart from those of evaluation (another stream of the run's seed)."""
+
+_AGENT_STREAM = 2
+"""The same for what an agent plays."""
 
 
 @dataclass(frozen=True)
@@ -166,4 +176,85 @@ def collect(
     ]
     for task, (seen, kept) in run_tasks(collect_shard, tasks, workers=config.workers):
         on_shard(task.episodes, seen, kept)
+    data.remove_unfinished(folder)
+
+
+def collect_with_agent(
+    folder: Path,
+    world: World,
+    shards: Sequence[int],
+    shard_episodes: int,
+    *,
+    sigma: float,
+    seed: int,
+    on_shard: Callable[[int, int, int], None] = lambda episodes, seen, kept: None,
+) -> None:
+    """Let a world's agent play, and write its episodes into shards of their own.
+
+    An agent finds what its dream gets wrong; M, trained on these episodes too, gets it right. Each
+    episode is played by the controller with Gaussian noise on its parameters, as wide as that of
+    an evolution's population, so that its neighbours' games are seen as well. Episode i of shard s
+    depends on (seed, s, i) and the world alone.
+
+    Args:
+        folder: the `episodes/` folder.
+        world: V, M and C, and the environment's name and settings.
+        shards: numbers of the shards to write; those that `folder` holds are left as they are.
+        shard_episodes: episodes in each.
+        sigma: standard deviation of the noise on C's parameters.
+        seed: the run's seed.
+        on_shard: called with (episodes, frames seen, frames kept) of each finished shard.
+
+    Raises:
+        ValueError: sigma below 0, or fewer than one episode in a shard.
+        RuntimeError: an episode failed three times.
+    """
+    if shard_episodes < 1:
+        raise ValueError(f"shard_episodes: expected at least 1, got {shard_episodes}")
+    if not sigma >= 0:
+        raise ValueError(f"sigma: expected a number from 0, got {sigma}")
+    data.remove_unfinished(folder)
+    done = set(data.finished_shards(folder))
+    missing = [shard for shard in shards if shard not in done]
+    if not missing:
+        return
+    best = world.controller.flat.detach().numpy()
+    members: list[Floats] = []
+    episodes: list[Episode] = []
+    for shard in missing:
+        rng = np.random.default_rng((seed, _AGENT_STREAM, shard))
+        for _ in range(shard_episodes):
+            noise = rng.standard_normal(best.size, dtype=np.float32)
+            members.append(best + np.float32(sigma) * noise)
+            env_seed, player_seed = rng.integers(2**31, size=2).tolist()
+            episodes.append(Episode(env_seed, player_seed, member=len(episodes)))
+
+    records: dict[int, list[tuple[Frames, Floats, float]]] = {}
+    finished: dict[int, data.Episode] = {}
+    env_id = envs.card_of(world.config).env_id
+
+    def on_step(place: int, step: int, frame: Frames, action: Floats, reward: float) -> None:
+        if step == 0:
+            records[place] = []
+        records[place].append((frame, action, reward))
+
+    def on_episode(place: int, result: EpisodeResult) -> None:
+        frames, actions, rewards = zip(*records.pop(place), strict=True)
+        finished[place] = data.Episode(
+            frames=np.stack(frames),
+            actions=np.stack(actions),
+            rewards=np.asarray(rewards, np.float32),
+            terminated=result.terminated,
+            seed=episodes[place].env_seed,
+        )
+        first = place // shard_episodes * shard_episodes
+        places = range(first, first + shard_episodes)
+        if all(p in finished for p in places):
+            mine = [finished.pop(p) for p in places]
+            data.write_episodes(folder, missing[first // shard_episodes], mine, env_id)
+            n = sum(map(len, mine))
+            on_shard(len(mine), n, n)
+
+    with world.game() as game:
+        game.play(np.stack(members), episodes, on_episode, on_step)
     data.remove_unfinished(folder)

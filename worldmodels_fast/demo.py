@@ -62,7 +62,6 @@ def demo(config: DemoConfig) -> None:
         rollouts=8,
         temperature=dream.temperature,
         max_steps=dream.max_steps,
-        done_threshold=dream.done_threshold,
         eval_every=10,
         eval_rollouts=256,
     )

@@ -28,6 +28,10 @@ def main() -> bool:
         _check("kernels agree with torch", _kernel_error),
         _check("Doom", _doom),
     ]
+    if why := ops.why_no_cuda():
+        console.print(f"--  CUDA: {why}", style="yellow", markup=False)
+    else:
+        works += [_check("CUDA", _cuda), _check("CUDA agrees with the CPU", _cuda_error)]
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     console.print(f"free disk here: {free:.0f} GB (take-cover-quick writes about 20)")
     return all(works)
@@ -67,6 +71,36 @@ def _kernel_error() -> str:
     if not error < 1e-5:
         raise RuntimeError(f"they differ by {error} from torch")
     return f"largest difference from torch {error:.1g}"
+
+
+def _cuda() -> str:
+    status = ops.cuda_status()
+    devices = [
+        f"cuda:{d['index']} {d['name']} (sm_{d['sm']}, {d['processors']} multiprocessors, "
+        f"{d['memory'] / 1e9:.0f} GB)" + (f", not usable: {d['reason']}" if d["reason"] else "")
+        for d in status["devices"]
+    ]
+    versions = [f"{v // 1000}.{v % 1000 // 10}" for v in (status["driver"], status["runtime"])]
+    return f"{'; '.join(devices)}; the driver has CUDA {versions[0]}, the kernels {versions[1]}"
+
+
+def _cuda_error() -> str:
+    import numpy as np
+
+    from worldmodels_fast.mdn_rnn import MDNRNN
+
+    weights = MDNRNN(8, 1, 16, 3).weights()
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((5, n), dtype=np.float32) for n in (8, 1, 16, 16)]
+    level = ops.available_backends()[-2]
+    on_cpu, on_cuda = (
+        ops.mdn_rnn_step(ops.pack_mdn_rnn(weights, backend=backend), *inputs)
+        for backend in (level, "cuda")
+    )
+    error = float(np.abs(on_cuda.h - on_cpu.h).max())
+    if not error < 1e-5:
+        raise RuntimeError(f"they differ by {error}")
+    return f"largest difference {error:.1g}"
 
 
 def _doom() -> str:

@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class DreamResult:
-    """What P members lived through in R rollouts each; NumPy or torch, as the population was.
+    """What P members lived through in R rollouts each; of the population's kind and device.
 
     Attributes:
         returns: (P, R) float32, the sum of rewards: 1 for each step, the last included.
@@ -52,11 +52,13 @@ class Dream:
         initial_latents: (mu, logvar), (I, Z) float32 each: stored first frames of the real game.
         temperature: tau > 0. More is noisier, and harder to exploit.
         max_steps: steps after which a rollout ends.
-        precision: of the matrix products' operands, "fp32", "bf16", "int8" or "auto"; see
-            `ops.pack_mdn_rnn`.
-        device: "cpu".
+        precision: of the matrix products' operands, "fp32", "fp16" (CUDA), "bf16", "int8" (CPU) or
+            "auto"; see `ops.pack_mdn_rnn`.
+        device: "cpu"; "cuda", the first CUDA device that can be used, "cuda:0", "cuda:1", ...
         threads: worker threads; None for all processors. Results do not depend on it.
         done_threshold: a rollout ends when M's done logit is above this.
+        done_temperature: 0 for the paper's rule; above it an end is drawn with probability
+            sigmoid((logit - done_threshold) / done_temperature).
         backend: instruction set, see `ops.available_backends`; None for the best one.
 
     Raises:
@@ -74,11 +76,10 @@ class Dream:
         device: str = "cpu",
         threads: int | None = None,
         done_threshold: float = 0.0,
+        done_temperature: float = 0.0,
         backend: str | None = None,
     ) -> None:
         weights = mdn_rnn if isinstance(mdn_rnn, ops.MDNRNNWeights) else mdn_rnn.weights()
-        if str(device) != "cpu":
-            raise ValueError(f"device: expected 'cpu', the only one so far, got {device!r}")
         if not (np.isfinite(temperature) and temperature > 0):
             raise ValueError(f"temperature: expected a positive number, got {temperature}")
         if max_steps < 1:
@@ -91,6 +92,10 @@ class Dream:
             self.spec = controller
         else:
             self.spec = controller.spec
+        if not (np.isfinite(done_temperature) and done_temperature >= 0):
+            raise ValueError(
+                f"done_temperature: expected a finite number from 0, got {done_temperature}"
+            )
         if self.spec is not None:
             for name in ("latent_dim", "hidden_dim", "action_dim"):
                 if getattr(self.spec, name) != getattr(weights, name):
@@ -104,7 +109,15 @@ class Dream:
         self.max_steps = int(max_steps)
         self.threads = threads
         self.done_threshold = float(done_threshold)
-        self.model = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
+        self.done_temperature = float(done_temperature)
+        # "cpu" leaves it to the backend, which may be "cuda" by WMF_BACKEND.
+        self.model = ops.pack_mdn_rnn(
+            weights,
+            backend=backend,
+            precision=precision,
+            device=None if str(device) == "cpu" else str(device),
+        )
+        self._latents_on_device: tuple[ops.DeviceArray, ops.DeviceArray] | None = None
 
     @property
     def n_params(self) -> int:
@@ -118,8 +131,14 @@ class Dream:
         numbers). The result is bitwise the same for any number of threads and any split of the
         population.
 
+        On a CUDA device a population of the host is copied there, the results are copied back, and
+        the call waits for them. With a population that is on the device nothing is copied, results
+        stay there, and the call does not wait: the work is enqueued in the current stream of the
+        population's library.
+
         Args:
-            population: (P, n_params) float32, C-contiguous, NumPy or torch.
+            population: (P, n_params) float32, C-contiguous, of NumPy, torch, or any library with
+                DLPack; see `ops`.
             rollouts: R.
             seed: 0 <= seed < 2**64; all that the noise depends on.
 
@@ -127,17 +146,19 @@ class Dream:
             ValueError, TypeError: a wrong shape, dtype or layout, parameters that are not finite.
         """
         spec = self._need_spec()
+        mu, logvar = self._latents_beside(population)
         returns, lengths = ops.dream_rollout(
             self.model,
             spec,
             population,
-            self.initial_mu,
-            self.initial_logvar,
+            mu,
+            logvar,
             rollouts=rollouts,
             seed=seed,
             temperature=self.temperature,
             max_steps=self.max_steps,
             done_threshold=self.done_threshold,
+            done_temperature=self.done_temperature,
             threads=self.threads,
         )
         return DreamResult(returns, lengths)
@@ -200,8 +221,20 @@ class Dream:
         if out.done_logit is None:
             done = np.zeros(len(z), np.bool_)
         else:
-            done = out.done_logit > self.done_threshold
+            done = self._ends(out.done_logit, seed, t)
         return z, out.h, out.c, done
+
+    def _ends(self, logit: Floats, seed: int, t: int) -> npt.NDArray[np.bool_]:
+        """Which of N rollouts end in step t."""
+        above = logit - np.float32(self.done_threshold)
+        if self.done_temperature == 0.0:
+            ends: npt.NDArray[np.bool_] = above > 0.0
+            return ends
+        # The stream of this step's ends; the kernels' own is for whole rollouts (`ops`).
+        rng = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), t]))
+        logistic = rng.logistic(size=len(logit))
+        drawn: npt.NDArray[np.bool_] = above > self.done_temperature * logistic
+        return drawn
 
     def first_latents(self, rng: np.random.Generator, n: int) -> Floats:
         """N first latents (N, Z), each drawn from a stored first frame's mu and logvar."""
@@ -209,6 +242,18 @@ class Dream:
         noise = rng.standard_normal((n, self.weights.latent_dim), dtype=np.float32)
         z: Floats = self.initial_mu[index] + np.exp(0.5 * self.initial_logvar[index]) * noise
         return z
+
+    def _latents_beside(self, population: Any) -> tuple[Any, Any]:
+        """First latents where the population is; they are copied to a device once."""
+        device = self.model.device
+        if device == "cpu" or ops.device_of(population) != device:
+            return self.initial_mu, self.initial_logvar
+        if self._latents_on_device is None:
+            self._latents_on_device = (
+                ops.to_device(self.initial_mu, device),
+                ops.to_device(self.initial_logvar, device),
+            )
+        return self._latents_on_device
 
     def _need_spec(self) -> ops.ControllerSpec:
         if self.spec is None:
@@ -268,6 +313,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, Any]):
         temperature: tau of the dream; None for the world's own.
         max_steps: steps after which a dream is truncated; None for the world's own.
         done_threshold: see `Dream`; None for the world's own.
+        done_temperature: see `Dream`; None for the world's own.
         precision: see `Dream`.
         threads: see `Dream`.
         backend: see `Dream`.
@@ -285,6 +331,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, Any]):
         temperature: float | None = None,
         max_steps: int | None = None,
         done_threshold: float | None = None,
+        done_temperature: float | None = None,
         precision: str = "fp32",
         threads: int | None = None,
         backend: str | None = None,
@@ -299,6 +346,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, Any]):
             "temperature": temperature,
             "max_steps": max_steps,
             "done_threshold": done_threshold,
+            "done_temperature": done_temperature,
         }
         given = {name: value for name, value in chosen.items() if value is not None}
         self.dream = world.dream(precision=precision, threads=threads, backend=backend, **given)

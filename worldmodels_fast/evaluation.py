@@ -317,6 +317,7 @@ class FidelityRow:
         ratio_high: its upper end.
         game_scores: every episode of the game.
         dream_scores: every episode of the dream.
+        kind: "policy" for a fixed one, "controller" for an evolved one.
     """
 
     player: str
@@ -327,9 +328,12 @@ class FidelityRow:
     ratio_high: float
     game_scores: list[float] = field(repr=False)
     dream_scores: list[float] = field(repr=False)
+    kind: str = "policy"
 
     @classmethod
-    def compare(cls, player: str, game: npt.ArrayLike, dream: npt.ArrayLike) -> FidelityRow:
+    def compare(
+        cls, player: str, game: npt.ArrayLike, dream: npt.ArrayLike, kind: str = "policy"
+    ) -> FidelityRow:
         """The row of one player from its scores in the game (n,) and in the dream (m,)."""
         real = np.asarray(game, dtype=np.float64)
         dreamt = np.asarray(dream, dtype=np.float64)
@@ -345,6 +349,7 @@ class FidelityRow:
             ratio_high=float(high),
             game_scores=real.tolist(),
             dream_scores=dreamt.tolist(),
+            kind=kind,
         )
 
 

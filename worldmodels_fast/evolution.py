@@ -20,11 +20,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 from threadpoolctl import threadpool_limits
 
-__all__ = ["EvolutionResult", "EvolveConfig", "derive_seed", "evolve"]
+__all__ = ["EvolutionResult", "EvolveConfig", "Watch", "derive_seed", "evolve", "load_means"]
 
 Record = dict[str, Any]
+Params = npt.NDArray[np.float32]
+
+Watch = Callable[[Record, Params], Record]
+"""Called with a generation's record (mean_score included, where the mean was scored) and a copy of
+the distribution's mean after it; what it returns is added to the record."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,11 @@ class EvolveConfig:
         sigma0: the standard deviation that CMA-ES starts with, around x0 = 0.
         temperature: tau of the dream.
         max_steps: steps after which a dream ends.
-        done_threshold: the dream ends when the done logit exceeds this.
         eval_every: every so many generations, and after the last, the distribution's mean is
             scored; the mean with the best score is the final controller.
         eval_rollouts: rollouts of that score.
-        max_minutes: stop after the generation in which this much time has been used, in all.
+        max_minutes: stop after the generation in which this much time has been used, in all (that
+            of `evolve`'s ``watch`` not counted).
         precision: of the dream's matrix products, "fp32", "bf16", "int8" or "auto",
             which is bf16 where the machine has instructions for it.
         cma_options: passed through to ``cma.CMAEvolutionStrategy``; its termination criteria
@@ -55,7 +62,6 @@ class EvolveConfig:
     sigma0: float = 0.1
     temperature: float = 1.15
     max_steps: int = 2100
-    done_threshold: float = 0.0
     eval_every: int = 25
     eval_rollouts: int = 1024
     max_minutes: float | None = None
@@ -98,14 +104,16 @@ class EvolutionResult:
         score: its mean return over ``eval_rollouts`` rollouts.
         generation: after which generation (from 0) it was the mean.
         last_mean: (n_params,) float32, the mean after the last generation.
+        means: (n_params,) float32 by generation: every mean that was scored or watched.
         history: one record per generation, as in ``history.jsonl``.
         stopped: why it ended: "generations", "max_minutes", "stop", or a criterion of ``cma``.
     """
 
-    params: npt.NDArray[np.float32]
+    params: Params
     score: float
     generation: int
-    last_mean: npt.NDArray[np.float32]
+    last_mean: Params
+    means: dict[int, Params]
     history: list[Record]
     stopped: str
 
@@ -125,7 +133,7 @@ class Scores(Protocol):
 class Evaluate(Protocol):
     """One generation in one call; `Dream.evaluate` is one of these."""
 
-    def __call__(self, population: npt.NDArray[np.float32], rollouts: int, seed: int, /) -> Scores:
+    def __call__(self, population: Params, rollouts: int, seed: int, /) -> Scores:
         """Play R ``rollouts`` of each row of ``population`` (P, n_params)."""
 
 
@@ -146,8 +154,10 @@ def evolve(
     *,
     state_path: Path | str,
     history_path: Path | str,
+    means_path: Path | str | None = None,
     seed: int = 0,
     on_generation: Callable[[Record], None] | None = None,
+    watch: Watch | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> EvolutionResult:
     """Evolve ``n_params`` parameters; continue from ``state_path`` if it exists.
@@ -167,9 +177,14 @@ def evolve(
         config: see `EvolveConfig`.
         state_path: file of the state of CMA-ES. Only ever read from a run of one's own (pickle).
         history_path: one JSON line per generation: generation, seconds, mean, min, max and std of
-            the members' fitness, sigma, steps and, where the mean was scored, mean_score.
+            the members' fitness, sigma, steps, where the mean was scored mean_score, and what
+            ``watch`` returned.
+        means_path: where to keep the means that were scored or watched, see `load_means`.
         seed: the run's seed.
         on_generation: called with each generation's record.
+        watch: looks at the mean after every generation, see `Watch`. Nothing that it returns is
+            used here: the search and the choice of the controller are the same without it. A
+            generation that was killed while it was watched is played, and watched, again.
         stop: asked after every generation; true ends the run early, with a scored mean.
 
     Raises:
@@ -186,6 +201,7 @@ def evolve(
             identity, _start(n_params, config, seed), np.random.RandomState(seed % 2**32)
         )
     _write_history(history_path, state.history)
+    _write_means(means_path, state.means)
 
     reason = _finished(state, config)
     while reason is None:
@@ -225,10 +241,16 @@ def evolve(
             score = _score_mean(evaluate, mean, config, seed, generation)
             record["mean_score"] = score
             record["seconds"] = time.perf_counter() - began
+            state.means[generation] = mean
             if state.best is None or score > state.best[0]:
                 state.best = (score, generation, mean)
+        if watch is not None and (seen := watch(dict(record), mean.copy())):
+            record.update(seen)
+            state.means[generation] = mean
 
         _save(state_path, state)
+        if generation in state.means:
+            _write_means(means_path, state.means)
         with history_path.open("a") as file:
             file.write(json.dumps(record) + "\n")
         if on_generation is not None:
@@ -242,9 +264,27 @@ def evolve(
             generation,
             state.mean,
         )
+        state.means[generation] = state.mean
         _save(state_path, state)
+        _write_means(means_path, state.means)
     score, generation, params = state.best
-    return EvolutionResult(params, score, generation, state.mean, list(state.history), reason)
+    return EvolutionResult(
+        params, score, generation, state.mean, dict(state.means), list(state.history), reason
+    )
+
+
+def load_means(path: Path) -> dict[int, Params]:
+    """Read the means (n_params,) that an evolution has kept, by generation (from 0).
+
+    Raises:
+        ValueError: the file is missing or is something else.
+    """
+    try:
+        tensors = load_file(path)
+        pairs = zip(tensors["generations"].tolist(), tensors["means"], strict=True)
+        return dict(pairs)
+    except (FileNotFoundError, SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not the means of an evolution ({error})") from error
 
 
 @dataclass
@@ -255,8 +295,9 @@ class _State:
     es: Any  # cma.CMAEvolutionStrategy
     random: np.random.RandomState  # what NumPy's global generator is while cma runs
     history: list[Record] = field(default_factory=list)
-    mean: npt.NDArray[np.float32] | None = None
-    best: tuple[float, int, npt.NDArray[np.float32]] | None = None  # score, generation, mean
+    mean: Params | None = None
+    best: tuple[float, int, Params] | None = None  # score, generation, mean
+    means: dict[int, Params] = field(default_factory=dict)  # those scored or watched
     stopped: str | None = None  # a termination criterion of cma that the user asked for
 
 
@@ -329,7 +370,7 @@ def _finished(state: _State, config: EvolveConfig) -> str | None:
 
 def _score_mean(
     evaluate: Evaluate,
-    mean: npt.NDArray[np.float32],
+    mean: Params,
     config: EvolveConfig,
     seed: int,
     generation: int,
@@ -366,6 +407,19 @@ def _write_history(path: Path, history: list[Record]) -> None:
     os.replace(temporary, path)
 
 
+def _write_means(path: Path | str | None, means: dict[int, Params]) -> None:
+    if path is None or not means:
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    # Not `save_file`, which would leave a file that only its owner may read.
+    temporary.write_bytes(
+        save({"generations": np.array(list(means)), "means": np.stack(list(means.values()))})
+    )
+    os.replace(temporary, path)
+
+
 def _save(path: Path, state: _State) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
@@ -384,11 +438,13 @@ def _load(path: Path, identity: Record) -> _State:
             f"state_path: {path} cannot be read as the state of an evolution ({error}); "
             "delete it to begin anew"
         ) from error
-    changed = [key for key in identity if state.identity.get(key) != identity[key]]
+    # Settings that a later version has added are at their defaults, as in `load_config`.
+    earlier = {**asdict(EvolveConfig()), **state.identity}
+    changed = [key for key in identity if earlier.get(key) != identity[key]]
     if changed:
         raise ValueError(
             f"state_path: {path} was made with other settings ("
-            + ", ".join(f"{k}: {state.identity.get(k)!r}, now {identity[k]!r}" for k in changed)
+            + ", ".join(f"{k}: {earlier.get(k)!r}, now {identity[k]!r}" for k in changed)
             + "); use those, or another run folder, or delete the file to begin anew"
         )
     return state

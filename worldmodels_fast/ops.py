@@ -1,9 +1,16 @@
 """The native kernels: one step of M, a tempered sample, the controller, and whole dreams.
 
-This is the only module that imports the extension. Arrays are float32 and C-contiguous; NumPy
-arrays in give NumPy arrays out, torch tensors (on the CPU) in give torch tensors out. Nothing is
-copied or cast silently: an array of the wrong kind is an error that says which one, what was
-expected, what came, and what to do.
+This is the only module that imports the extension. Arrays are float32 and C-contiguous, of NumPy,
+torch, or any library with DLPack or __cuda_array_interface__ (CuPy, JAX, Numba); what comes out is
+of the kind that went in. Nothing is copied or cast silently: an array of the wrong kind is an error
+that says which one, what was expected, what came, and what to do.
+
+All arrays of a call are on one device, and it computes there. On a CUDA device it only enqueues its
+work, in the current stream of the first array's library (torch, CuPy; the default stream for
+others), and does not wait; what DLPack says of streams holds for JAX. The one exception: arrays of
+the host given to a model that is packed for "cuda", or to an operation with backend "cuda", are
+copied to the device and the results back, and the call waits for them. What a device array holds
+is not looked at, so NaN in it is no error.
 
 `worldmodels_fast.reference` holds the same functions in plain NumPy float64.
 
@@ -20,14 +27,14 @@ import operator
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 try:
     from worldmodels_fast import _core
-    from worldmodels_fast._core import PackedMDNRNN
+    from worldmodels_fast._core import DeviceArray, PackedMDNRNN
 except ImportError as error:
     raise ImportError(
         f"worldmodels_fast was imported from {os.path.dirname(__file__)}, where its compiled "
@@ -38,30 +45,52 @@ except ImportError as error:
 if TYPE_CHECKING:
     import torch
 
+    from worldmodels_fast._core import CarRacingRenderer
+
 __all__ = [
     "ControllerSpec",
+    "DeviceArray",
     "MDNRNNStep",
     "MDNRNNWeights",
     "PackedMDNRNN",
     "available_backends",
+    "car_racing_renderer",
     "controller_forward",
+    "cuda_kernels",
+    "cuda_status",
     "default_backend",
+    "device_of",
     "dream_rollout",
     "mdn_rnn_step",
     "mixture_sample",
     "pack_mdn_rnn",
     "peak_rate",
+    "plan_dream",
     "read_rate",
+    "shared_rate",
+    "to_device",
+    "why_no_cuda",
 ]
 
 FloatArray = npt.NDArray[np.float32]
 
-ArrayT = TypeVar("ArrayT", FloatArray, "torch.Tensor")
-"""A float32 NumPy array or torch tensor; what comes out is of the kind that went in."""
+
+class SupportsDLPack(Protocol):
+    """An array of another library: CuPy's, JAX's, or our own `DeviceArray`."""
+
+    def __dlpack__(self) -> Any:
+        """Return a capsule that shows the array's memory."""
+
+    def __dlpack_device__(self) -> Any:
+        """Return (kind, number) of the device that it is on."""
+
+
+ArrayT = TypeVar("ArrayT", FloatArray, "torch.Tensor", SupportsDLPack)
+"""A float32 array of any library; what comes out is of the kind that went in."""
 
 FEATURES = ("z", "h", "c")
 
-PRECISIONS = ("fp32", "bf16", "int8", "auto")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "auto")
 """Number formats of the matrix products' operands, and the choice among them: `pack_mdn_rnn`."""
 
 
@@ -212,49 +241,123 @@ class MDNRNNStep(NamedTuple, Generic[ArrayT]):
 
 @functools.cache
 def available_backends() -> tuple[str, ...]:
-    """Return the levels that this build has and this machine can run, the fastest last."""
+    """Return what this build has and this machine can run.
+
+    The levels of the CPU, the fastest last, and then "cuda" if a device can be used.
+    """
     return tuple(_core.available_backends())
 
 
 def default_backend() -> str:
-    """Return the level used where none is given: WMF_BACKEND if set, else the fastest.
+    """Return the backend used where none is given: WMF_BACKEND if set, else the fastest level.
+
+    Arrays and models on a CUDA device are computed there whatever it is.
 
     Raises:
-        ValueError: WMF_BACKEND names a level that is unknown or that this machine cannot run.
+        ValueError: WMF_BACKEND names a backend that is unknown or that this machine cannot run.
     """
     return _core.backend_name("")
 
 
+def why_no_cuda() -> str:
+    """Say in words why "cuda" cannot run here: not built, no driver, no device; "" if it can."""
+    return _core.why_no_cuda()
+
+
+def cuda_status() -> dict[str, Any]:
+    """Describe the CUDA devices.
+
+    Returns:
+        built: whether this build has kernels for them; driver and runtime: CUDA versions, 13000 is
+        13.0, 0 for none; devices: a list of index, name, sm (90 is compute capability 9.0),
+        processors, memory in bytes, and reason, why it cannot be used, "" if it can; reason: see
+        `why_no_cuda`.
+    """
+    return _core.cuda_status()
+
+
+def cuda_kernels(device: str = "cuda") -> list[dict[str, Any]]:
+    """Return name, registers and local_bytes (spills) of the kernels for a device, per thread.
+
+    Raises:
+        ValueError: no such device.
+    """
+    return _core.cuda_kernels(_cuda_number(device))
+
+
+def device_of(array: Any) -> str:
+    """Return where an array is: "cpu", or "cuda:0" or the like; "cpu" for what is no array."""
+    return _cuda_device_of(array) or "cpu"
+
+
+def to_device(array: npt.NDArray[Any], device: str = "cuda") -> DeviceArray:
+    """Copy a NumPy array to a CUDA device without any other library.
+
+    Args:
+        array: float32 or int32, any shape, C-contiguous.
+        device: "cuda", the first that can be used, or "cuda:0", "cuda:1", ...; also "cpu".
+
+    Returns:
+        An array that every function here takes, with shape, dtype, device, numpy() to copy it
+        back, and DLPack and __cuda_array_interface__ for other libraries.
+
+    Raises:
+        TypeError, ValueError: another dtype or layout, or no such device.
+        MemoryError: the device's memory does not suffice.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"array: expected a NumPy array, got {type(array).__name__}")
+    index = _cuda_index(device)
+    return DeviceArray(array, -1 if index is None else _core.cuda_device(index))
+
+
 def pack_mdn_rnn(
-    weights: MDNRNNWeights, *, backend: str | None = None, precision: str = "fp32"
+    weights: MDNRNNWeights,
+    *,
+    backend: str | None = None,
+    precision: str = "fp32",
+    device: str | None = None,
 ) -> PackedMDNRNN:
     """Rearrange the weights of M once, into the order in which the kernels read them.
 
     The precision is that of the operands of the LSTM's and the head's matrix products: weights, h,
     z, action and restart. Sums, the cell state, logits, the done logit, the controller and sampling
-    are float32 whatever it is. Every backend computes every precision; "bf16" and "int8" are faster
-    than "fp32" where the machine has instructions for them ("avx512_bf16").
+    are float32 whatever it is. Every level of the CPU computes "fp32", "bf16" and "int8"; the last
+    two are faster where the machine has instructions for them ("avx512_bf16"). "cuda" computes
+    "fp32" and "fp16".
 
     Args:
         weights: the parameters; they are copied.
-        backend: a level of `available_backends()`; None is `default_backend()`.
-        precision: "fp32"; "bf16", rounded to bfloat16; "int8", h and its weights rounded to 8 bits
-            (weights with a scale per output), the other inputs to multiples of 1/64 up to +-64, and
-            their weights to 16 bits; "auto", "bf16" where the backend has instructions for it and
-            "fp32" elsewhere.
+        backend: one of `available_backends()`; None is that of `device`, or `default_backend()`.
+        precision: "fp32"; "fp16", rounded to half precision, up to +-65504; "bf16", rounded to
+            bfloat16; "int8", h and its weights rounded to 8 bits (weights with a scale per output),
+            the other inputs to multiples of 1/64 up to +-64, and their weights to 16 bits; "auto",
+            "fp16" on "cuda", "bf16" where the backend has instructions for it, "fp32" elsewhere.
+        device: "cpu"; "cuda", the first device that can be used, "cuda:0", "cuda:1", ...; None for
+            what the backend says.
 
     Returns:
-        A native object for `mdn_rnn_step` and `dream_rollout`, with the attributes backend,
+        A native object for `mdn_rnn_step` and `dream_rollout`, with the attributes backend, device,
         precision, nbytes, latent_dim, action_dim, hidden_dim, n_mixtures and predicts_done.
 
     Raises:
         TypeError: an array is not float32.
         ValueError: a wrong shape, an array that is not C-contiguous, a weight that is not finite, a
-            backend that cannot run here, an unknown precision.
+            backend or device that cannot run here, a precision that is unknown or not the
+            backend's.
+        MemoryError: the device's memory does not suffice.
     """
+    index = _cuda_index(device) if device is not None else None
+    if device is not None and backend is None and index is not None:
+        backend = "cuda"
     level = _core.backend_name(backend or "")
+    if device is not None and (level == "cuda") != (index is not None):
+        raise ValueError(f"device: expected one of backend {level!r}, got {device!r}")
     if precision == "auto":
-        precision = "bf16" if level == "avx512_bf16" else "fp32"
+        precision = {"cuda": "fp16", "avx512_bf16": "bf16"}.get(level, "fp32")
+    if level == "cuda":
+        for name in ("weight_ih", "weight_hh", "bias", "head_weight", "head_bias"):
+            _check_finite(name, getattr(weights, name))
     return PackedMDNRNN(
         weight_ih=weights.weight_ih,
         weight_hh=weights.weight_hh,
@@ -268,6 +371,7 @@ def pack_mdn_rnn(
         predicts_done=bool(weights.predicts_done),
         backend=level,
         precision=precision,
+        device=-1 if index is None else index,
     )
 
 
@@ -294,7 +398,7 @@ def mdn_rnn_step(
         c: (N, H) cell state before the step.
         restart: (N,), 1 on the first step of a rollout, else 0; None means all 0. Only if the model
             predicts the end of a rollout.
-        threads: over how many threads the rows are spread.
+        threads: of the CPU, over which the rows are spread.
         out: where to write the results, an earlier result for the same N for instance; out.h and
             out.c may be h and c themselves. None makes new arrays.
 
@@ -308,7 +412,7 @@ def mdn_rnn_step(
             that is read-only or overlaps another one.
     """
     results = _core.mdn_rnn_step(
-        model if type(model) is PackedMDNRNN else _packed(model),
+        model if type(model) is PackedMDNRNN else _packed(model, z),
         z,
         action,
         h,
@@ -350,7 +454,8 @@ def mixture_sample(
         seed: 0 <= seed < 2**64.
         rollout: id of row 0; row n has id rollout + n, all below 2**32.
         step: 0 <= step < 2**32.
-        backend: a level of `available_backends()`; None is `default_backend()`.
+        backend: one of `available_backends()`; None computes where the arrays are, on the CPU with
+            `default_backend()`.
         out: (N, Z), where to write the result; None makes a new array.
 
     Returns:
@@ -395,7 +500,8 @@ def controller_forward(
         z: (N, Z), if it is among spec.features; None otherwise will do.
         h: (N, H), likewise.
         c: (N, H), likewise.
-        backend: a level of `available_backends()`; None is `default_backend()`.
+        backend: one of `available_backends()`; None computes where the arrays are, on the CPU with
+            `default_backend()`.
         out: (N, A), where to write the result; None makes a new array.
 
     Returns:
@@ -433,14 +539,17 @@ def dream_rollout(
     temperature: float,
     max_steps: int,
     done_threshold: float = 0.0,
+    done_temperature: float = 0.0,
     common_noise: bool = True,
     threads: int | None = None,
+    plan: tuple[int, int] = (0, 0),
 ) -> tuple[Any, Any]:
     """Run every member of a population in the dream, R rollouts each, in one native call.
 
     Step t of a rollout: a_t = C(z_t, h_t, c_t), then (h, c) = LSTM([z_t, a_t, restart = (t == 0)]),
     the head, and z_{t+1} by `mixture_sample`; the reward is 1 per step, the last included. The
-    rollout ends when done_logit > done_threshold or after max_steps. h_0 = c_0 = 0; z_0 = mu[i] +
+    rollout ends when done_logit > done_threshold (or by chance, see done_temperature) or after
+    max_steps. h_0 = c_0 = 0; z_0 = mu[i] +
     exp(logvar[i] / 2) * normal with i and the normals from the noise.
 
     The result is bitwise the same for every number of threads and, with common_noise, every way of
@@ -458,9 +567,15 @@ def dream_rollout(
         max_steps: a rollout ends after so many steps at the latest.
         done_threshold: a rollout ends when the done logit is above it; has no effect if the model
             does not predict the end of a rollout.
+        done_temperature: 0, or else a rollout ends with probability sigmoid((done_logit -
+            done_threshold) / done_temperature). At 1, with the threshold log(w) that undoes a
+            weight w of the ends in M's training, ends are as frequent as M believes them to be.
         common_noise: rollout r of every member sees the same noise and first latent (common random
             numbers); otherwise every rollout of the call has its own.
         threads: None uses every core this process may run on.
+        plan: only on CUDA, for benchmarks and tests: (thread blocks that step the same rollouts
+            together, rollouts that they step at a time), 0 to let it choose. Results do not depend
+            on it, bit for bit.
 
     Returns:
         returns (P, R) float32, lengths (P, R) int32.
@@ -470,12 +585,18 @@ def dream_rollout(
         ValueError: a wrong shape, an array that is not C-contiguous, a value that is not finite, a
             number out of its range.
         KeyboardInterrupt: Ctrl-C; the dream is given up.
+        MemoryError: the device's memory does not suffice.
+        RuntimeError: the device was lost; only a new process can use it again.
     """
-    like: Any = _output_kind(params, initial_mu, initial_logvar)
     if math.isnan(done_threshold):
         raise ValueError("done_threshold: expected a number, got nan")
+    if not 0 <= done_temperature <= 3.4e38:
+        raise ValueError(
+            f"done_temperature: expected a finite number from 0, got {done_temperature!r}"
+        )
+    group, slots = plan
     returns, lengths = _core.dream_rollout(
-        _packed(model),
+        _packed(model, params),
         spec._native,
         params,
         initial_mu,
@@ -485,10 +606,39 @@ def dream_rollout(
         temperature=_temperature(temperature),
         max_steps=_integer("max_steps", max_steps, low=1),
         done_threshold=float(done_threshold),
+        done_temperature=float(done_temperature),
         common_noise=bool(common_noise),
         threads=_default_threads() if threads is None else _integer("threads", threads, low=1),
+        plan=(_integer("plan", group, low=0), _integer("plan", slots, low=0)),
     )
+    like: Any = _output_kind(params, initial_mu, initial_logvar)
     return like(returns), like(lengths)
+
+
+def plan_dream(
+    model: PackedMDNRNN,
+    spec: ControllerSpec,
+    members: int,
+    rollouts: int,
+    plan: tuple[int, int] = (0, 0),
+) -> tuple[int, int]:
+    """Return the (group, slots) that `dream_rollout` would choose on the model's CUDA device.
+
+    Args:
+        model: packed for "cuda".
+        spec: how a flat parameter vector is read.
+        members: P.
+        rollouts: R, rollouts per member.
+        plan: what is chosen already, 0 for what is not.
+
+    Raises:
+        ValueError: a model that is packed for the CPU, or a plan that the device cannot follow.
+    """
+    members, rollouts = (
+        _integer(name, n, low=1) for name, n in (("members", members), ("rollouts", rollouts))
+    )
+    group, slots = plan
+    return _core.plan_dream(model, spec._native, members, rollouts, (group, slots))
 
 
 def peak_rate(
@@ -499,9 +649,9 @@ def peak_rate(
     What a kernel of this precision can reach at most, and what benchmarks give fractions of.
 
     Args:
-        precision: "fp32", "bf16" or "int8"; see `pack_mdn_rnn`.
-        backend: a level of `available_backends()`; None is `default_backend()`.
-        threads: how many threads multiply at once.
+        precision: "fp32", "fp16", "bf16" or "int8", as the backend has it; see `pack_mdn_rnn`.
+        backend: one of `available_backends()`; None is `default_backend()`.
+        threads: how many threads of the CPU multiply at once; on CUDA it is the whole device.
         seconds: for how long; the best of many short stretches counts.
 
     Returns:
@@ -520,9 +670,10 @@ def read_rate(
     """Measure how fast this machine reads nbytes of memory over and over.
 
     Args:
-        nbytes: per thread, each has its own; what fits into a cache is read from there.
-        backend: a level of `available_backends()`; None is `default_backend()`.
-        threads: how many threads read at once.
+        nbytes: per thread, each has its own; what fits into a cache is read from there. On CUDA all
+            multiprocessors read the same nbytes, as they do with a model's weights.
+        backend: one of `available_backends()`; None is `default_backend()`.
+        threads: how many threads of the CPU read at once.
         seconds: for how long; the best of many short stretches counts.
 
     Returns:
@@ -535,6 +686,15 @@ def read_rate(
     threads = _integer("threads", threads, low=1)
     nbytes = _integer("nbytes", nbytes, low=1, high=2**40)
     return _core.read_rate(nbytes, backend or "", threads, _seconds(seconds))
+
+
+def shared_rate(device: str = "cuda", *, seconds: float = 0.05) -> float:
+    """Measure how many bytes per second a CUDA device's multiprocessors read of shared memory.
+
+    Raises:
+        ValueError: no such device, seconds not above 0.
+    """
+    return _core.shared_rate(_cuda_number(device), _seconds(seconds))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -560,19 +720,38 @@ def _is_torch(x: object) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def _output_kind(*arrays: object) -> Any:
-    """Return the function that turns a result into the kind of array that the caller uses."""
+def _output_kind(*arrays: Any) -> Any:
+    """Return the function that turns a result into the kind of array that the caller uses.
+
+    The extension gives NumPy arrays for NumPy and for torch on the CPU, torch's and CuPy's own on a
+    device, and a `DeviceArray` for the others.
+    """
     for x in arrays:
-        if type(x) is not np.ndarray and _is_torch(x):
-            return sys.modules["torch"].from_numpy
+        if type(x) is np.ndarray or x is None:
+            continue
+        if _is_torch(x):
+            return sys.modules["torch"].from_numpy if x.is_cpu else _same
+        if not isinstance(x, np.ndarray | DeviceArray):
+            return functools.partial(_of_the_library_of, x)
     return _same
+
+
+def _of_the_library_of(x: Any, result: Any) -> Any:
+    """Hand a `DeviceArray` to the library of x, without a copy."""
+    if not isinstance(result, DeviceArray):
+        return result
+    if hasattr(x, "__array_namespace__"):
+        return x.__array_namespace__().from_dlpack(result)
+    library = sys.modules[type(x).__module__.partition(".")[0]]
+    return library.from_dlpack(result) if hasattr(library, "from_dlpack") else result
 
 
 def _same(x: Any) -> Any:
     return x
 
 
-def _packed(model: PackedMDNRNN | MDNRNNWeights) -> PackedMDNRNN:
+def _packed(model: PackedMDNRNN | MDNRNNWeights, like: Any) -> PackedMDNRNN:
+    """Pack plain weights for the device on which `like` is."""
     if isinstance(model, PackedMDNRNN):
         return model
     if not isinstance(model, MDNRNNWeights):
@@ -580,7 +759,40 @@ def _packed(model: PackedMDNRNN | MDNRNNWeights) -> PackedMDNRNN:
             f"model: expected MDNRNNWeights (of an MDNRNN: its .weights()) or what pack_mdn_rnn "
             f"makes of them, got {type(model).__name__}"
         )
-    return pack_mdn_rnn(model)
+    return pack_mdn_rnn(model, device=_cuda_device_of(like))
+
+
+def _cuda_device_of(x: Any) -> str | None:
+    """Return "cuda:0" or the like; None for what is on the CPU or no array at all."""
+    place = -1 if isinstance(x, np.ndarray) else _core.place_of(x)
+    return f"cuda:{place}" if place >= 0 else None
+
+
+def _cuda_index(device: Any) -> int | None:
+    """Return the number of a CUDA device, -1 for "cuda", None for "cpu"; torch.device will do."""
+    kind, colon, number = str(device).partition(":")
+    if kind == "cpu" and not colon:
+        return None
+    if kind != "cuda" or (colon and not number.isdecimal()):
+        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    return int(number) if colon else -1
+
+
+def _cuda_number(device: Any) -> int:
+    index = _cuda_index(device)
+    if index is None:
+        raise ValueError(f"device: expected 'cuda' or 'cuda:N', got {device!r}")
+    return index
+
+
+def _check_finite(name: str, weight: Any) -> None:
+    """Look into a weight that is on a device; those of the host are looked at by the extension."""
+    if _cuda_device_of(weight) is None or isinstance(weight, DeviceArray):
+        return
+    library = sys.modules[type(weight).__module__.partition(".")[0]]
+    numpy_like = library if hasattr(library, "isfinite") else weight.__array_namespace__()
+    if not bool(numpy_like.isfinite(weight).all()):
+        raise ValueError(f"{name}: expected finite numbers; did the training diverge?")
 
 
 def _default_threads() -> int:
@@ -615,3 +827,36 @@ def _seconds(value: float) -> float:
     if not 0 < value <= 3600:
         raise ValueError(f"seconds: expected a number above 0, up to 3600, got {value!r}")
     return float(value)
+
+
+def car_racing_renderer(
+    hull: list[FloatArray], wheel: FloatArray, wheel_half_width: float, wheel_radius: float
+) -> CarRacingRenderer:
+    """Return what draws CarRacing's frames as Gymnasium does, for one environment and one thread.
+
+    Its methods; all numbers must be finite:
+
+    - ``set_track(quads, colours)``: the road's tiles and kerbs in the order in which they are
+      drawn; float64 (n, 4, 2), metres, and float64 (n, 3), 0 to 255. `colours` is kept and looked
+      at anew for every frame.
+    - ``set_ground(half_size, patch_size, background, grass)``: of the playfield and of its patches
+      of grass, metres; colours float64 (3,).
+    - ``draw(state, score, frame)``: draws into `frame`, uint8 (96, 96, 3), or (64, 64, 3) for rows
+      0 to 83 of it, area-averaged. `score` is the picture of the score, uint8 (12, 12), grey.
+      `state` is a list of 28 floats, metres, seconds and radians: time, the hull's x, y, angle,
+      velocity x and y, angular velocity, the first wheel's steering angle; then for each of four
+      wheels x, y, angle, phase, angular velocity.
+
+    Args:
+        hull: the convex parts of the car's body, each float32 (3 to 16 corners, 2), metres.
+        wheel: a wheel's outline, the same.
+        wheel_half_width: metres.
+        wheel_radius: metres.
+
+    Raises:
+        TypeError: an array is of another dtype.
+        ValueError: an array has another shape, or a number is not finite.
+    """
+    return _core.CarRacingRenderer(
+        hull=hull, wheel=wheel, wheel_half_width=wheel_half_width, wheel_radius=wheel_radius
+    )

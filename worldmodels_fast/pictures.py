@@ -14,29 +14,51 @@ from PIL import Image, ImageDraw
 from worldmodels_fast import envs
 from worldmodels_fast.agent import World
 from worldmodels_fast.data import Frames
+from worldmodels_fast.policies import make_policy
 from worldmodels_fast.vae import as_frames
 
 Floats = npt.NDArray[np.float32]
 
+BATCH = 250
+"""Frames that V looks at together; a whole episode's activations would be gigabytes."""
+
 
 def play_one(
-    world: World, *, seed: int, env_kwargs: dict[str, Any] | None = None
+    world: World,
+    *,
+    seed: int,
+    env_kwargs: dict[str, Any] | None = None,
+    policy: str | None = None,
 ) -> tuple[Frames, Floats]:
-    """Play one real episode with the world's agent.
+    """Play one real episode with the world's agent, or under a fixed policy.
+
+    Args:
+        world: the world.
+        seed: of the environment and the player.
+        env_kwargs: settings of the environment; None for the world's own.
+        policy: a name of `policies.POLICY_NAMES`; None for the agent.
 
     Returns:
         frames uint8 (T, 64, 64, 3), frame t from before action t, and actions float32 (T, A).
     """
     card = envs.card_of(world.config)
     env = gymnasium.make(card.env_id, **(env_kwargs or world.config.get("env_kwargs", {})))
-    agent = world.agent(seed=seed)
+    if policy is None:
+        act = world.agent(seed=seed, latent=world.config.get("latent", "sample")).act
+    else:
+        player = make_policy(policy, card.action_dim)
+        player.reset(np.random.default_rng(seed))
+
+        def act(frame: Frames) -> Floats:
+            return player.act()
+
     frames, actions = [], []
     try:
         frame, _ = env.reset(seed=seed)
         over = False
         while not over:
             frames.append(frame)
-            actions.append(agent.act(frame))
+            actions.append(act(frame))
             frame, _, terminated, truncated, _ = env.step(actions[-1])
             over = terminated or truncated
     finally:
@@ -47,8 +69,9 @@ def play_one(
 @torch.no_grad()
 def reconstruct(world: World, frames: Frames) -> Frames:
     """Return V's picture of each frame, decoded from the latent's mean."""
-    mu, _ = world.vae.encode(torch.from_numpy(np.ascontiguousarray(frames)))
-    return np.asarray(as_frames(world.vae.decode(mu)))
+    parts = torch.split(torch.from_numpy(np.ascontiguousarray(frames)), BATCH)
+    pictures = [as_frames(world.vae.decode(world.vae.encode(part)[0])) for part in parts]
+    return np.asarray(torch.cat(pictures))
 
 
 @torch.no_grad()

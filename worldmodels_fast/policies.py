@@ -12,6 +12,7 @@ more than 1/3 moves right, and the rest stands still.
 | ``still``, ``left``, ``right`` | 0, -1, 1 | for ever |
 | ``swing-N`` | -1 and 1 in turn, -1 first | N tics each |
 | ``lingering`` | uniform in [-1, 1] | as ``held-random``, sometimes 10 to 100 tics |
+| ``roaming`` | to one side and the other in turn | 10 to 160 tics |
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
     "Lingering",
     "Policy",
     "PolicyBatch",
+    "Roaming",
     "Steady",
     "Swing",
     "Uniform",
@@ -134,6 +136,34 @@ class Lingering(Policy):
         return self._uniform_action(rng), int(rng.integers(low, high + 1))
 
 
+class Roaming(Policy):
+    """To one side and the other in turn, with holds of random lengths: the blind survivor.
+
+    Beyond the paper: random actions keep the player near the middle, where he dies early, so a
+    world model learnt from them never sees the late game and its crowd of monsters. Swinging from
+    wall to wall lives three times as long. Each episode draws its longest hold from 20 to 160
+    tics; a hold lasts between half of that and all of it, and in one of ten he stands still
+    instead.
+    """
+
+    name = "roaming"
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Policy.reset`; draws this episode's longest hold and its first side."""
+        super().reset(rng)
+        self._longest = int(rng.integers(20, 161))
+        self._side = float(rng.choice((-1.0, 1.0)))
+
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
+        """See `Policy.draw`; the action's size is uniform in (1/3, 1]: all of it moves."""
+        tics = int(rng.integers(self._longest // 2, self._longest + 1))
+        if rng.random() < 0.1:
+            return rng.uniform(-1 / 3, 1 / 3, self.action_dim).astype(np.float32), tics
+        self._side = -self._side
+        size = 1.0 - rng.uniform(0.0, 2 / 3, self.action_dim)
+        return (self._side * size).astype(np.float32), tics
+
+
 class Steady(Policy):
     """One action for ever: ``still`` (0), ``left`` (-1), ``right`` (1)."""
 
@@ -171,6 +201,7 @@ _MAKERS: dict[str, Callable[[int], Policy]] = {
     "uniform": Uniform,
     "held-random": HeldRandom,
     "lingering": Lingering,
+    "roaming": Roaming,
     "still": lambda action_dim: Steady(0.0, action_dim),
     "left": lambda action_dim: Steady(-1.0, action_dim),
     "right": lambda action_dim: Steady(1.0, action_dim),

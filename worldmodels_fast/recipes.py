@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from worldmodels_fast import envs
 from worldmodels_fast.collection import CollectConfig
 from worldmodels_fast.evolution import EvolveConfig
 from worldmodels_fast.ops import PRECISIONS, ControllerSpec
 from worldmodels_fast.policies import FIDELITY_POLICIES, make_policy
+from worldmodels_fast.quality.config import QualityConfig
+from worldmodels_fast.rollout import Latent
 from worldmodels_fast.training import RNNConfig, VAEConfig, products_in_bf16
 
 
@@ -32,11 +35,71 @@ class ControllerConfig:
         features: what C sees, in this order, of z, c and h.
         bias: whether its layers have biases.
         hidden_units: units of a tanh layer between; 0 for a linear controller.
+        latent: z that C sees: "sample" of what V says, as in the paper, or its mean, "mu".
+        memory: whose h and c it sees: those of the M that dreams, "trained", or those of an
+            "untrained" M that is fed the same z and actions (see `untrained.py`).
     """
 
     features: tuple[str, ...] = ("z", "c", "h")
     bias: bool = False
     hidden_units: int = 0
+    latent: Latent = "sample"
+    memory: Literal["trained", "untrained"] = "trained"
+
+
+@dataclass(frozen=True)
+class DeathConfig:
+    """When a dream ends by itself, wherever one is dreamt in a run.
+
+    Attributes:
+        threshold: of M's done logit (paper: 0).
+        temperature: 0 for the paper's rule, logit > threshold; above 0 an end is drawn, with
+            probability sigmoid((logit - threshold) / temperature).
+        calibrated: both are taken from the fit to held-out episodes that follows M's training (see
+            `calibration.py`), so that the dream is as deadly as M knows the game to be.
+    """
+
+    threshold: float = 0.0
+    temperature: float = 0.0
+    calibrated: bool = False
+
+
+@dataclass(frozen=True)
+class GapConfig:
+    """The exploit gap: how much better the evolving controller is in the dream than in the game.
+
+    It is only watched. Neither the search nor the choice of the controller knows of it.
+
+    Attributes:
+        every: after every so many generations, and the last, the distribution's mean plays the
+            game; 0 for never.
+        episodes: real ones, always the same, and no other stage's.
+    """
+
+    every: int = 0
+    episodes: int = 16
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """The temperature table: C evolved and scored at several temperatures of the dream.
+
+    Attributes:
+        temperatures: its rows; a run with none has no such stage.
+        dream_rollouts: the score in the dream is the mean of so many, on fresh seeds.
+        episodes: of each controller in the real game, the same for all, and no other stage's.
+        generations: of each evolution; None for those of `evolve`.
+        rollouts: of each member in a generation; None for those of `evolve`.
+    """
+
+    temperatures: tuple[float, ...] = ()
+    dream_rollouts: int = 1024
+    episodes: int = 100
+    generations: int | None = None
+    rollouts: int | None = None
+
+
+PAPER_TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
 
 
 @dataclass(frozen=True)
@@ -83,10 +146,14 @@ class RunConfig:
         collect: stage `collect`.
         vae: stage `train-vae`.
         rnn: stage `train-rnn`.
+        death: when a dream ends.
         controller: C's form.
         evolve: stage `evolve`.
         fidelity: the comparison of dream and game before C is evolved.
+        quality: the dream measured on held-out episodes, before C is evolved, too.
         evaluate: stage `evaluate`.
+        gap: what is watched while C evolves.
+        sweep: stage `sweep-temperature`.
     """
 
     recipe: str
@@ -96,10 +163,14 @@ class RunConfig:
     collect: CollectConfig = field(default_factory=CollectConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     rnn: RNNConfig = field(default_factory=RNNConfig)
+    death: DeathConfig = field(default_factory=DeathConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    gap: GapConfig = field(default_factory=GapConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
     def __post_init__(self) -> None:
         """Check now what a stage would find wrong only hours later."""
@@ -110,8 +181,14 @@ class RunConfig:
             )
         if self.seed < 0:
             raise ValueError(f"seed: expected a number from 0, got {self.seed}")
+        if not (math.isfinite(self.death.threshold) and 0 <= self.death.temperature < math.inf):
+            raise ValueError(
+                "death: expected a finite `threshold` and a finite `temperature` from 0, got "
+                f"{self.death.threshold} and {self.death.temperature}"
+            )
         for policy in (*self.collect.policies, *self.fidelity.policies):
             make_policy(policy)
+        self.quality.check()
         for precision in (self.vae.precision, self.rnn.precision):
             products_in_bf16(precision)
         if self.evolve.precision not in PRECISIONS:
@@ -120,6 +197,24 @@ class RunConfig:
                 f"got {self.evolve.precision!r}"
             )
         self.evolve.check(self.controller_spec().n_params)
+        for name, value, allowed in (
+            ("controller.latent", self.controller.latent, ("sample", "mu")),
+            ("controller.memory", self.controller.memory, ("trained", "untrained")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+        if self.gap.every < 0 or self.gap.episodes < 1:
+            raise ValueError(
+                "gap: expected `every` from 0 (never) and `episodes` from 1, got "
+                f"{self.gap.every} and {self.gap.episodes}"
+            )
+        taus = self.sweep.temperatures
+        if len(set(taus)) < len(taus) or not all(0 < tau < math.inf for tau in taus):
+            raise ValueError(f"sweep.temperatures: expected different positive numbers, got {taus}")
+        for name in ("dream_rollouts", "episodes", "generations", "rollouts"):
+            value = getattr(self.sweep, name)
+            if value is not None and value < 1:
+                raise ValueError(f"sweep.{name}: expected at least 1, got {value}")
 
     def controller_spec(self) -> ControllerSpec:
         """Return C's form with its sizes."""
@@ -144,6 +239,8 @@ def take_cover_paper() -> RunConfig:
         # The paper's rate falls by 0.99999 a step, to 0.78e-3 after 24,400 steps.
         rnn=RNNConfig(epochs=400, final_learning_rate=7.8e-4),
         evolve=EvolveConfig(generations=1800, precision="auto"),
+        gap=GapConfig(every=25),
+        sweep=SweepConfig(temperatures=PAPER_TEMPERATURES),
     )
 
 
@@ -160,6 +257,7 @@ def take_cover_quick() -> RunConfig:
         vae=VAEConfig(steps=9_000, learning_rate=5e-4, final_learning_rate=2e-5),
         rnn=RNNConfig(epochs=16, batch=64, chunk=100, learning_rate=1.5e-3),
         evolve=EvolveConfig(generations=60, rollouts=8, eval_every=10, precision="auto"),
+        gap=GapConfig(every=10),
     )
 
 
@@ -185,25 +283,80 @@ def take_cover_smoke() -> RunConfig:
         fidelity=FidelityConfig(
             policies=("uniform", "still", "left", "right"), real_episodes=4, dream_episodes=100
         ),
+        quality=QualityConfig(
+            episodes=10, windows=20, warm_up=20, horizon=20, samples=4, frames=60, dreams=12
+        ),
         evaluate=EvaluateConfig(episodes=4, random_episodes=4),
+        gap=GapConfig(every=3, episodes=2),
+        sweep=SweepConfig(temperatures=(0.5, 1.15), dream_rollouts=64, episodes=2, generations=3),
     )
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {
-    function.__name__.replace("_", "-"): function
-    for function in (take_cover_smoke, take_cover_quick, take_cover_paper)
+def take_cover_z_only(base: RunConfig | None = None) -> RunConfig:
+    """Ablation: C sees z alone and remembers nothing."""
+    base = base or take_cover_quick()
+    controller = dataclasses.replace(base.controller, features=("z",))
+    return dataclasses.replace(base, recipe="take-cover-z-only", controller=controller)
+
+
+def take_cover_untrained_m(base: RunConfig | None = None) -> RunConfig:
+    """Ablation: C sees the memory of an untrained M, in the dream of the trained one."""
+    base = base or take_cover_quick()
+    controller = dataclasses.replace(base.controller, memory="untrained")
+    return dataclasses.replace(base, recipe="take-cover-untrained-m", controller=controller)
+
+
+def take_cover_mu(base: RunConfig | None = None) -> RunConfig:
+    """Ablation: M and C are fed the mean of what V says, not a sample."""
+    base = base or take_cover_quick()
+    return dataclasses.replace(
+        base,
+        recipe="take-cover-mu",
+        rnn=dataclasses.replace(base.rnn, latent="mu"),
+        controller=dataclasses.replace(base.controller, latent="mu"),
+    )
+
+
+def take_cover_fp32(base: RunConfig | None = None) -> RunConfig:
+    """Ablation: V, M and the dream in 32 bits throughout."""
+    base = base or take_cover_quick()
+    return dataclasses.replace(
+        base,
+        recipe="take-cover-fp32",
+        vae=dataclasses.replace(base.vae, precision="fp32"),
+        rnn=dataclasses.replace(base.rnn, precision="fp32"),
+        evolve=dataclasses.replace(base.evolve, precision="fp32"),
+    )
+
+
+def _by_name(*functions: Callable[..., RunConfig]) -> dict[str, Callable[..., RunConfig]]:
+    return {function.__name__.replace("_", "-"): function for function in functions}
+
+
+ABLATIONS: dict[str, Callable[[RunConfig | None], RunConfig]] = _by_name(
+    take_cover_z_only, take_cover_untrained_m, take_cover_mu, take_cover_fp32
+)
+"""Recipes that change one thing of another run, by default of `take-cover-quick`."""
+
+RECIPES: dict[str, Callable[..., RunConfig]] = {
+    **_by_name(take_cover_smoke, take_cover_quick, take_cover_paper),
+    **ABLATIONS,
 }
 
 
-def make_recipe(name: str) -> RunConfig:
+def make_recipe(name: str, base: RunConfig | None = None) -> RunConfig:
     """Return the recipe of that name.
+
+    Args:
+        name: see `RECIPES`.
+        base: the run that an ablation changes; other recipes are not of it.
 
     Raises:
         ValueError: no such recipe; the message lists them.
     """
     if name not in RECIPES:
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
-    return RECIPES[name]()
+    return ABLATIONS[name](base) if name in ABLATIONS else RECIPES[name]()
 
 
 def save_config(config: RunConfig, path: Path) -> None:

@@ -19,7 +19,7 @@ Float64 = npt.NDArray[np.float64]
 Uint32 = npt.NDArray[np.uint32]
 
 # What a random number is for: the last word of the Philox counter.
-INITIAL_INDEX, INITIAL_LATENT, MIXTURE = 0, 1, 2
+INITIAL_INDEX, INITIAL_LATENT, MIXTURE, DONE = 0, 1, 2, 3
 
 # exp(logstd) may not overflow: log standard deviations are cut off here.
 MAX_LOGSTD = 10.0
@@ -81,7 +81,7 @@ def noise(
         rollout: (N,) rollout ids.
         step: scalar or (N,), the step of each row.
         n_dims: how many dimensions, D.
-        purpose: INITIAL_INDEX, INITIAL_LATENT or MIXTURE.
+        purpose: INITIAL_INDEX, INITIAL_LATENT, MIXTURE or DONE.
 
     Returns:
         uniform (N, D), normal (N, D).
@@ -134,8 +134,8 @@ def mdn_rnn_step(
         restart: (N,), 1 on the first step of a rollout, else 0; None means all 0. Only if the model
             predicts the end of a rollout.
         threads: ignored; here so that the signature is that of the fast function.
-        precision: "fp32" rounds nothing; "bf16" and "int8" round the operands of the matrix
-            products as `ops.pack_mdn_rnn` says, and nothing else.
+        precision: "fp32" rounds nothing; "fp16", "bf16" and "int8" round the operands of the
+            matrix products as `ops.pack_mdn_rnn` says, and nothing else.
 
     Returns:
         MDNRNNStep.
@@ -168,16 +168,23 @@ def _product(
     weight_h: npt.ArrayLike, h: npt.ArrayLike, weight_x: npt.ArrayLike, x: Float64, precision: str
 ) -> Float64:
     """Multiply h (N, H) and x (N, X) by (O, H) and (O, X), with operands of some precision."""
-    if precision == "bf16":
+    if precision == "fp16":
+        operands = [_fp16(v) for v in (weight_h, h, weight_x, x)]
+    elif precision == "bf16":
         operands = [_bf16(v) for v in (weight_h, h, weight_x, x)]
     elif precision == "int8":
         operands = _int8(weight_h, h, weight_x, x)
     elif precision == "fp32":
         operands = [_f64(v) for v in (weight_h, h, weight_x, x)]
     else:
-        raise ValueError(f"precision: expected 'fp32', 'bf16' or 'int8', got {precision!r}")
+        raise ValueError(f"precision: expected 'fp32', 'fp16', 'bf16' or 'int8', got {precision!r}")
     w_h, h_rounded, w_x, x_rounded = operands
     return h_rounded @ w_h.T + x_rounded @ w_x.T
+
+
+def _fp16(x: npt.ArrayLike) -> Float64:
+    """To half precision: to nearest, ties to even, cut off at its largest number."""
+    return _f64(np.clip(np.asarray(x, dtype=np.float32), -65504, 65504).astype(np.float16))
 
 
 def _bf16(x: npt.ArrayLike) -> Float64:
@@ -330,6 +337,7 @@ def dream_rollout(
     temperature: float,
     max_steps: int,
     done_threshold: float = 0.0,
+    done_temperature: float = 0.0,
     common_noise: bool = True,
     threads: int | None = None,
     precision: str = "fp32",
@@ -347,6 +355,8 @@ def dream_rollout(
         temperature: tau > 0.
         max_steps: a rollout ends after so many steps at the latest.
         done_threshold: a rollout ends when the done logit is above it.
+        done_temperature: 0, or a rollout ends with probability sigmoid((logit - done_threshold) /
+            done_temperature).
         common_noise: rollout r of every member sees the same noise and first latent.
         threads: ignored; here so that the signature is that of the fast function.
         precision: see `mdn_rnn_step`.
@@ -383,7 +393,12 @@ def dream_rollout(
         h, c = step.h, step.c
         lengths[alive] = t + 1
         if step.done_logit is not None:
-            stays = ~(step.done_logit > done_threshold)
+            above = step.done_logit - done_threshold
+            ends = above > 0
+            if done_temperature > 0:
+                uniform, _ = noise(seed, ids[alive], t, 1, DONE)
+                ends = uniform[:, 0] < sigmoid(above / done_temperature)
+            stays = ~ends
             alive, z, h, c = alive[stays], z[stays], h[stays], c[stays]
         if alive.size == 0:
             break

@@ -16,9 +16,21 @@ from PIL import Image
 
 from worldmodels_fast import envs
 from worldmodels_fast.agent import World
-from worldmodels_fast.data import Frames
+from worldmodels_fast.beside import beside
+from worldmodels_fast.curves import authors_curve, curves_of, draw_curves
+from worldmodels_fast.data import Floats, Frames
+from worldmodels_fast.envs.take_cover import MAX_STEPS
 from worldmodels_fast.evaluation import FidelityRow, Summary, fidelity_table, load_evaluations
 from worldmodels_fast.pictures import dream_along, play_one, reconstruct, strip
+from worldmodels_fast.quality import figures, tables
+from worldmodels_fast.quality.figures import survival_curves
+from worldmodels_fast.quality.survival import survival
+from worldmodels_fast.scoring import read_fidelity
+from worldmodels_fast.temperatures import (
+    draw_temperatures,
+    read_temperatures,
+    temperatures_table,
+)
 from worldmodels_fast.training import read_metrics
 
 STYLE = """
@@ -32,6 +44,12 @@ table { border-collapse: collapse; } td, th { padding: .2rem .8rem; border-botto
 
 STRIP_FRAMES = 12
 """Frames in a row of a picture."""
+
+END_TICS = 36
+"""Tics before the end of an episode that are dreamt."""
+
+WATCHED_TICS = 200
+"""Tics that M watches before those, at most."""
 
 PICTURE_SEED = 7
 """The real episode that is drawn is the agent's on this seed: whatever happens in it."""
@@ -87,19 +105,25 @@ def _dream_beside_reality(folder: Path) -> Iterator[str]:
     if not (folder / "world" / "config.json").is_file():
         return
     world = World.load(folder / "world")
-    picture, note = dream_beside_reality(world)
+    frames, actions = play_one(world, seed=PICTURE_SEED)
     yield "<h2>The dream beside the game</h2>"
-    yield f"<p>{html.escape(note)}</p>"
-    yield _image(Image.fromarray(picture), folder, "dream")
+    for name, draw in (("dream", dream_beside_reality), ("dream-end", end_beside_reality)):
+        picture, note = draw(world, frames, actions)
+        yield f"<p>{html.escape(note)}</p>"
+        yield _image(Image.fromarray(picture), folder, name)
 
 
-def dream_beside_reality(world: World) -> tuple[Frames, str]:
+def dream_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple[Frames, str]:
     """Draw the game, V's picture of it, and dreams from the same first frame and actions.
+
+    Args:
+        world: the world.
+        frames: uint8 (T, 64, 64, 3), those of an episode before each action.
+        actions: float32 (T, A).
 
     Returns:
         uint8 (height, width, 3), and a sentence that says what the rows are.
     """
-    frames, actions = play_one(world, seed=PICTURE_SEED)
     stride = max(1, min(12, len(frames) // STRIP_FRAMES))
     shown = slice(0, stride * STRIP_FRAMES, stride)
     rows = [frames[shown], reconstruct(world, frames[shown])]
@@ -124,6 +148,37 @@ def dream_beside_reality(world: World) -> tuple[Frames, str]:
     )
     captions = ["the game", "as V sees it", *(f"dream, tau {tau:g}" for tau in temperatures)]
     return strip([row[:n] for row in rows], captions=captions), note
+
+
+def end_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple[Frames, str]:
+    """Draw an episode's last tics, and dreams of them by an M that has watched what came before.
+
+    Args, returns: as `dream_beside_reality`.
+    """
+    dreamt = min(END_TICS, len(frames) - 1)
+    first = max(0, len(frames) - dreamt - WATCHED_TICS)
+    temperatures = sorted({0.5, 1.0, float(world.config.get("dream", {}).get("temperature", 1.15))})
+    scene = beside(
+        world,
+        frames[first:],
+        actions[first:],
+        temperatures=temperatures,
+        warm_up=len(frames) - dreamt - first,
+        seed=PICTURE_SEED,
+    )
+    stride = max(1, -(-dreamt // STRIP_FRAMES))
+    shown = np.arange(len(scene) - 1, scene.warm_up - 1, -stride)[::-1]
+    ends = "; ".join(
+        f"{row.caption}: "
+        + ("not over" if row.over is None else f"over {len(scene) - 1 - row.over} tics before")
+        for row in scene.rows[2:]
+    )
+    note = (
+        f"The last {dreamt} tics of that episode, one in {stride}: M has watched the game up to "
+        f"there and now dreams on under the real actions ({ends})."
+    )
+    captions = [row.caption for row in scene.rows]
+    return strip([row.frames[shown] for row in scene.rows], captions=captions), note
 
 
 def _learning_curve(folder: Path) -> Iterator[str]:
@@ -153,23 +208,44 @@ def _learning_curve(folder: Path) -> Iterator[str]:
 
 
 def _fidelity(folder: Path) -> Iterator[str]:
-    path = folder / "fidelity.json"
-    if not path.is_file():
+    rows = read_fidelity(folder / "fidelity.json")
+    if not rows:
         return
-    rows = []
-    for raw in json.loads(path.read_text())["rows"]:
-        raw["game"], raw["dream"] = Summary(**raw["game"]), Summary(**raw["dream"])
-        rows.append(FidelityRow(**raw))
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    yield "<h2>Is the dream as deadly as the game?</h2>"
+    yield f"<pre>{html.escape(fidelity_table(rows))}</pre>"
+    yield _figure(_scatter(rows), folder, "fidelity")
+    limits = _limits(folder)
+    tests = survival(rows, *limits)
+    yield "<h3>Survival, tic by tic</h3>"
+    yield (
+        '<p class="note">Kaplan-Meier curves; who lives to the limit is taken out there, not '
+        "counted as dead. The log-rank test asks whether a player dies at the same rates in the "
+        f"game and in the dream: p is below 0.05 for {sum(t['p'] < 0.05 for t in tests)} of "
+        f"{len(tests)}. {html.escape(_early_or_late(tests))}</p>"
+    )
+    yield _figure(survival_curves(rows, *limits), folder, "survival")
+    yield _table(*tables.survivals(tests))
+
+
+def _scatter(rows: list[FidelityRow]) -> Figure:
+    """Survival in the dream against that in the game, with the diagonal and a band around it."""
+    figure = Figure(figsize=(5.5, 5.5), layout="constrained")
     axes = figure.subplots()
-    for row in rows:
+    for kind, marker, colour in (("policy", "o", "tab:blue"), ("controller", "D", "tab:red")):
+        mine = [row for row in rows if row.kind == kind]
+        if not mine:
+            continue
+        game, dream = ([getattr(row, place) for row in mine] for place in ("game", "dream"))
         axes.errorbar(
-            row.game.mean,
-            row.dream.mean,
-            xerr=[[row.game.mean - row.game.low], [row.game.high - row.game.mean]],
-            yerr=[[row.dream.mean - row.dream.low], [row.dream.high - row.dream.mean]],
-            fmt="o",
+            [s.mean for s in game],
+            [s.mean for s in dream],
+            xerr=[[s.mean - s.low for s in game], [s.high - s.mean for s in game]],
+            yerr=[[s.mean - s.low for s in dream], [s.high - s.mean for s in dream]],
+            fmt=marker,
+            color=colour,
+            label={"policy": "fixed policies", "controller": "evolved controllers"}[kind],
         )
+    for row in rows:
         axes.annotate(
             row.player,
             (row.game.mean, row.dream.mean),
@@ -181,7 +257,9 @@ def _fidelity(folder: Path) -> Iterator[str]:
     top = max(max(row.game.high, row.dream.high) for row in rows) * 1.5
     line = np.array([low, top])
     axes.plot(line, line, "k-", lw=0.8)
-    axes.fill_between(line, line / 1.5, line * 1.5, color="black", alpha=0.08)
+    axes.fill_between(
+        line, line / 1.5, line * 1.5, color="black", alpha=0.08, label="within a factor of 1.5"
+    )
     axes.set(
         xlim=(low, top),
         ylim=(low, top),
@@ -190,9 +268,71 @@ def _fidelity(folder: Path) -> Iterator[str]:
         xlabel="tics survived in the game",
         ylabel="steps survived in the dream, tau = 1",
     )
-    yield "<h2>Is the dream as deadly as the game?</h2>"
-    yield f"<pre>{html.escape(fidelity_table(rows))}</pre>"
-    yield _figure(figure, folder, "fidelity")
+    axes.legend(loc="upper left", fontsize=8)
+    return figure
+
+
+def _limits(folder: Path) -> tuple[int, int]:
+    """Tics after which an episode is cut, in the game and in the dream."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    card = envs.ENVIRONMENTS.get(config.get("environment", ""))
+    game = card.max_steps if card is not None else MAX_STEPS
+    return (
+        int(config.get("env_kwargs", {}).get("max_steps", game)),
+        int(config.get("evolve", {}).get("max_steps", game)),
+    )
+
+
+def _early_or_late(tests: list[dict[str, Any]]) -> str:
+    """Say where the dream is safer than the game: deaths of all players in 100 tics lived."""
+    said = []
+    for name, chosen in (("first 200", (0, 100)), ("later", None)):
+        rates = []
+        for place in ("game", "dream"):
+            rows = [
+                row
+                for test in tests
+                for row in test[place]["hazard"]
+                if (row[0] in chosen if chosen else row[0] >= 200)
+            ]
+            deaths, lived = sum(row[1] for row in rows), sum(row[2] for row in rows)
+            rates.append(100 * deaths / lived if lived else None)
+        if None not in rates:
+            said.append(f"{rates[0]:.2f} in the game and {rates[1]:.2f} in the dream ({name} tics)")
+    return f"Deaths in 100 tics lived, all players: {'; '.join(said)}." if said else ""
+
+
+def _quality(folder: Path) -> Iterator[str]:
+    path = folder / "quality.json"
+    if not path.is_file():
+        return
+    result = json.loads(path.read_text())
+    held_out = (
+        "held out from the training" if result["held_out"] else "NOT held out: too few shards"
+    )
+    yield "<h2>How good is the dream?</h2>"
+    yield (
+        f'<p class="note">Measured on {result["episodes"]} episodes ({result["tics"]:,} tics under '
+        f"{html.escape(', '.join(result['policies']))}), {held_out}, before any controller was "
+        "evolved.</p>"
+    )
+    yield _table(*tables.losses(result)) + f"<p>{html.escape(tables.about_losses(result))}</p>"
+    if "prediction" in result:
+        yield "<h3>How far M foresees</h3>"
+        yield f"<p>{html.escape(tables.about_predictions(result))}</p>"
+        yield _figure(figures.foresight(result["prediction"]), folder, "foresight")
+        yield _table(*tables.predictions(result)) + _table(*tables.pixel_predictions(result))
+    if "deaths" in result:
+        yield "<h3>Does M know when one dies?</h3>"
+        yield f"<p>{html.escape(tables.about_head(result))}</p>"
+        yield _figure(figures.death_head(result["deaths"]), folder, "deaths")
+        yield _table(*tables.head(result)) + _table(*tables.alarm_rates(result))
+    if "take_cover" in result:
+        yield "<h3>What the dream shows</h3>"
+        yield _table(*tables.contents(result))
+        yield _figure(figures.fire_and_sight(result["take_cover"]), folder, "fire")
+        yield _table(*tables.kept(result))
 
 
 def _training(folder: Path) -> Iterator[str]:
@@ -240,7 +380,32 @@ def _settings(folder: Path) -> Iterator[str]:
         yield f"<h2>Settings</h2><pre>{html.escape(path.read_text())}</pre>"
 
 
-SECTIONS = (_scores, _dream_beside_reality, _learning_curve, _fidelity, _training, _settings)
+def _temperatures(folder: Path) -> Iterator[str]:
+    if (folder / "temperatures.json").is_file():
+        table = read_temperatures(folder)
+        yield "<h2>The temperature table</h2>"
+        yield f"<pre>{html.escape(temperatures_table(table))}</pre>"
+        yield _figure(draw_temperatures(table), folder, "temperatures")
+
+
+def _beside_the_authors(folder: Path) -> Iterator[str]:
+    if curves := curves_of(folder):
+        yield "<h2>Learning, beside the paper's authors</h2>"
+        yield "<p class='note'>Each in its own dream: heights do not compare, times do.</p>"
+        yield _figure(draw_curves(curves, authors_curve()), folder, "learning-curves")
+
+
+SECTIONS = (
+    _scores,
+    _temperatures,
+    _dream_beside_reality,
+    _learning_curve,
+    _beside_the_authors,
+    _fidelity,
+    _quality,
+    _training,
+    _settings,
+)
 
 
 # --- pieces of a page -------------------------------------------------------------------------

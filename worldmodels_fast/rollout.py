@@ -33,6 +33,7 @@ import numpy.typing as npt
 import torch
 
 from worldmodels_fast import ops
+from worldmodels_fast.device_players import DevicePlayers
 from worldmodels_fast.encoder import PackedEncoder, VAEPrecision
 from worldmodels_fast.envs import FRAME_SIZE
 from worldmodels_fast.evolution import derive_seed
@@ -239,6 +240,11 @@ class EpisodeResult:
 OnEpisode = Callable[[int, EpisodeResult], None]
 """Called with an episode's place in the list and its result, as soon as it is over."""
 
+OnStep = Callable[[int, int, Frames, Floats, float], None]
+"""Called after every step with the episode's place in the list, the step's number, the frame
+(64, 64, 3) that was seen before it, the action (A,) and the reward; frame and action are the
+callee's to keep. An episode that is played again begins again at step 0."""
+
 
 @dataclass(frozen=True)
 class GameResult:
@@ -273,6 +279,7 @@ class Game:
         slots: environments in all; None for 16 per worker.
         threads: torch's for V and the kernels' for M; None for half of the processors.
         backend: instruction set of M and C, see `ops.available_backends`; None for the best one.
+        device: of V, M and C: "cpu", or "cuda", "cuda:1", ..., see `device_players`.
 
     Raises:
         ValueError: an argument out of range, or parts that do not fit together.
@@ -292,6 +299,7 @@ class Game:
         slots: int | None = None,
         threads: int | None = None,
         backend: str | None = None,
+        device: str = "cpu",
     ) -> None:
         # More of them than processors is worse than idle ones: V's threads wait for each other.
         self.threads = max(1, n_workers(None) // 2) if threads is None else threads
@@ -302,16 +310,29 @@ class Game:
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, or None, got {value}")
         self.spec = controller if isinstance(controller, ops.ControllerSpec) else controller.spec
-        self._players = Players(
-            vae,
-            mdn_rnn,
-            self.spec,
-            self.slots,
-            latent=latent,
-            vae_precision=vae_precision,
-            threads=self.threads,
-            backend=backend,
-        )
+        self._players: Players | DevicePlayers
+        if str(device) == "cpu":
+            self._players = Players(
+                vae,
+                mdn_rnn,
+                self.spec,
+                self.slots,
+                latent=latent,
+                vae_precision=vae_precision,
+                threads=self.threads,
+                backend=backend,
+            )
+        else:
+            _check_sizes(vae, mdn_rnn, self.spec)
+            self._players = DevicePlayers(
+                vae,
+                mdn_rnn,
+                self.spec,
+                self.slots,
+                latent=latent,
+                vae_precision=vae_precision,
+                device=str(device),
+            )
         self._crew = _Crew(
             min(self.workers, self.slots),
             self.slots,
@@ -368,6 +389,7 @@ class Game:
         population: Floats,
         episodes: Sequence[Episode],
         on_episode: OnEpisode | None = None,
+        on_step: OnStep | None = None,
     ) -> list[EpisodeResult]:
         """Play these episodes; results in their order.
 
@@ -378,6 +400,7 @@ class Game:
             population: (P, n_params) float32.
             episodes: what is to be played, and by which row of the population.
             on_episode: see `OnEpisode`.
+            on_step: see `OnStep`.
 
         Raises:
             ValueError, TypeError: a population of another kind, or members that are not in it.
@@ -391,7 +414,8 @@ class Game:
                 )
         try:
             with _torch_threads(self.threads):
-                return _Match(self._players, self._crew, population, episodes, on_episode).play()
+                match = _Match(self._players, self._crew, population, episodes, on_episode, on_step)
+                return match.play()
         except BaseException:
             self.close()  # the workers are in the middle of something that nobody waits for
             raise
@@ -425,17 +449,20 @@ class _Match:
 
     def __init__(
         self,
-        players: Players,
+        players: Players | DevicePlayers,
         crew: _Crew,
         population: Floats,
         episodes: Sequence[Episode],
         on_episode: OnEpisode | None,
+        on_step: OnStep | None,
     ) -> None:
         self._players = players
         self._crew = crew
         self._population = population
         self._episodes = episodes
         self._on_episode = on_episode
+        self._on_step = on_step
+        self._moves: dict[int, tuple[Frames, Floats]] = {}  # slot -> what it saw and did last
         self._results: dict[int, EpisodeResult] = {}
         self._tries = [0] * len(episodes)
         self._waiting = deque(range(len(episodes)))
@@ -476,10 +503,13 @@ class _Match:
         slots = np.array(self._ready)
         self._ready = []
         board = self._crew.board
-        z, actions = self._players.act(slots, board["frame"][slots])
+        frames = board["frame"][slots]
+        z, actions = self._players.act(slots, frames)
         board["action"][slots] = actions
         board["reset"][slots] = False
         self._crew.send(slots)
+        if self._on_step is not None:
+            self._moves.update(zip(slots, zip(frames, actions, strict=True), strict=True))
         self._players.remember(slots, z, actions)
 
     def _listen(self) -> None:
@@ -497,7 +527,11 @@ class _Match:
     def _stepped(self, slot: int) -> None:
         row = self._crew.board[slot]
         if not row["reset"]:
-            self._scores[slot] += float(row["reward"])
+            reward = float(row["reward"])
+            if self._on_step is not None:
+                number, step = self._playing[slot], self._steps[slot]
+                self._on_step(number, step, *self._moves.pop(slot), reward)
+            self._scores[slot] += reward
             self._steps[slot] += 1
             if row["terminated"] or row["truncated"]:
                 number = self._playing.pop(slot)

@@ -6,11 +6,17 @@ this.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from worldmodels_fast import envs, pretrained
 from worldmodels_fast.agent import World
@@ -20,6 +26,7 @@ from worldmodels_fast.evaluation import (
     EpisodeScore,
     Evaluation,
     FidelityRow,
+    Summary,
     disagreements,
     evaluate_agent,
     evaluate_policy,
@@ -30,6 +37,7 @@ from worldmodels_fast.evaluation import (
 from worldmodels_fast.evolution import derive_seed
 from worldmodels_fast.progress import StageProgress, console
 from worldmodels_fast.recipes import FidelityConfig
+from worldmodels_fast.rollout import Latent
 
 RANDOM_POLICY = "uniform"
 """The paper's random baseline: a fresh uniform action at every step."""
@@ -76,6 +84,7 @@ def score_world(name_or_folder: str, config: ScoreConfig) -> dict[str, Evaluatio
         workers=config.workers,
         env_kwargs=settings.get("env_kwargs", {}),
         vae_precision=config.vae_precision,
+        latent=settings.get("latent", "sample"),
     )
     if config.out is not None:
         save_evaluations(evaluations, config.out)
@@ -84,6 +93,8 @@ def score_world(name_or_folder: str, config: ScoreConfig) -> dict[str, Evaluatio
 
 def compare_world(name_or_folder: str, config: FidelityConfig) -> list[FidelityRow]:
     """Compare a bundled world's dream, or that of a world's folder, with the game.
+
+    Fixed policies play both, and the world's own controller.
 
     Raises:
         ValueError: no such world, or a setting out of range.
@@ -95,6 +106,7 @@ def compare_world(name_or_folder: str, config: FidelityConfig) -> list[FidelityR
         config,
         seed=_own_seed(world.config),
         env_kwargs=world.config.get("env_kwargs", {}),
+        controllers={"agent": world},
     )
 
 
@@ -103,7 +115,7 @@ def _own_seed(config: dict[str, Any]) -> int:
 
 
 def play_beside_random(
-    world: Path,
+    world: World | Path,
     environment: str,
     *,
     episodes: int,
@@ -113,27 +125,33 @@ def play_beside_random(
     env_kwargs: dict[str, Any] | None = None,
     progress_folder: Path | None = None,
     vae_precision: VAEPrecision = "fp32",
+    latent: Latent = "sample",
+    others: Mapping[str, World] | None = None,
 ) -> dict[str, Evaluation]:
     """Play the real game with the agent and with the random policy, on the same seeds.
 
     Args:
-        world: the world's folder.
+        world: the world or its folder.
         environment: a name from `envs.ENVIRONMENTS`.
-        episodes: the agent's.
+        episodes: the agent's, and those of each of the others.
         random_episodes: the random policy's.
         seed: of both.
         workers: processes; None for as many as suit the machine.
         env_kwargs: settings of the environment.
         progress_folder: where finished episodes are kept, so that a killed evaluation goes on.
-        vae_precision: the agent's, see `PackedEncoder`.
+        vae_precision: the agents', see `PackedEncoder`.
+        latent: what they see, see `Agent`.
+        others: further agents, by name.
 
     Returns:
-        the evaluations of "agent" and "random", whose summaries are also printed.
+        the evaluations of "agent", the others and "random", whose summaries are also printed.
     """
+    agent = functools.partial(evaluate_agent, vae_precision=vae_precision, latent=latent)
     plays: dict[str, tuple[int, Callable[..., Evaluation]]] = {
-        "agent": (episodes, functools.partial(evaluate_agent, world, vae_precision=vae_precision)),
-        "random": (random_episodes, functools.partial(evaluate_policy, RANDOM_POLICY)),
+        name: (episodes, functools.partial(agent, player))
+        for name, player in {"agent": world, **(others or {})}.items()
     }
+    plays["random"] = (random_episodes, functools.partial(evaluate_policy, RANDOM_POLICY))
     evaluations = {}
     for name, (n, play) in plays.items():
         path = None if progress_folder is None else progress_folder / f"evaluate-{name}.jsonl"
@@ -145,18 +163,19 @@ def play_beside_random(
                 workers=workers,
                 env_kwargs=env_kwargs,
                 progress_path=path,
-                on_episode=functools.partial(_show, progress),
+                on_episode=functools.partial(show, progress),
             )
     settings = ", ".join(f"{key} {value}" for key, value in (env_kwargs or {}).items())
     console.print(
         f"\nSteps survived in the real game ({environment}{', ' if settings else ''}{settings}), "
         "mean +- std [95% interval of the mean]:"
     )
+    width = max(7, *map(len, evaluations))
     for name, evaluation in evaluations.items():
         scores = " ".join(f"{score:.0f}" for score in evaluation.scores)
         few = f"  ({scores})" if len(evaluation.episodes) <= MOST_SCORES_PRINTED else ""
         console.print(
-            f"  {name:<7} {evaluation.summary()}  {len(evaluation.episodes)} episodes{few}"
+            f"  {name:<{width}} {evaluation.summary()}  {len(evaluation.episodes)} episodes{few}"
         )
     return evaluations
 
@@ -169,8 +188,9 @@ def compare_with_game(
     seed: int,
     env_kwargs: dict[str, Any] | None = None,
     folder: Path | None = None,
+    controllers: Mapping[str, World] | None = None,
 ) -> list[FidelityRow]:
-    """Let fixed policies survive in the dream and in the game; print the table and warn.
+    """Let players survive in the dream and in the game; print the table and warn.
 
     Args:
         dream: the dream, at temperature 1 if the comparison is to be fair.
@@ -179,6 +199,8 @@ def compare_with_game(
         seed: of both.
         env_kwargs: settings of the environment.
         folder: where the game's finished episodes are kept; see `evaluation.fidelity`.
+        controllers: worlds whose agents play, beside the fixed policies, by name; in the game as
+            many episodes, and their own dreams at temperature 1.
     """
     n = len(config.policies) * config.real_episodes
     with StageProgress("fidelity", n, "real episodes") as progress:
@@ -193,15 +215,98 @@ def compare_with_game(
             folder=folder,
             on_episode=lambda score, done, total: progress.update(done),
         )
+    for name, world in (controllers or {}).items():
+        rows.append(
+            compare_controller(
+                name, world, environment, config, seed=seed, env_kwargs=env_kwargs, folder=folder
+            )
+        )
+    print_fidelity(rows, config.warn_factor)
+    return rows
+
+
+def print_fidelity(rows: Sequence[FidelityRow], warn_factor: float) -> None:
+    """Print the table, and a warning for each row that differs by more than this factor."""
     console.print(fidelity_table(rows))
-    for row in disagreements(rows, config.warn_factor):
+    for row in disagreements(rows, warn_factor):
         console.print(
             f"warning: `{row.player}` survives {row.ratio:.2f} times as long in the dream as in "
             "the game: what evolves in there may fail in reality",
             style="yellow",
         )
+
+
+def compare_controller(
+    name: str,
+    world: World,
+    environment: str,
+    config: FidelityConfig,
+    *,
+    seed: int,
+    env_kwargs: dict[str, Any] | None = None,
+    folder: Path | None = None,
+) -> FidelityRow:
+    """Let a world's agent survive in the game and in its dream; see `compare_with_game`."""
+    with StageProgress(f"fidelity of {name}", config.real_episodes, "real episodes") as progress:
+        evaluation = evaluate_agent(
+            world,
+            envs.ENVIRONMENTS[environment].env_id,
+            episodes=config.real_episodes,
+            seed=seed,
+            env_kwargs=env_kwargs,
+            latent=world.config.get("latent", "sample"),
+            progress_path=None if folder is None else folder / f"game-{name}.jsonl",
+            on_episode=functools.partial(show, progress),
+        )
+    steps = [episode.steps for episode in evaluation.episodes]
+    return controller_row(name, world, steps, config.dream_episodes, seed=seed)
+
+
+def controller_row(
+    name: str, world: World, game: npt.ArrayLike, dream_episodes: int, *, seed: int
+) -> FidelityRow:
+    """The row of an evolved controller: its survival in the game beside the dream's at tau = 1.
+
+    Args:
+        name: of the row.
+        world: the controller's world.
+        game: (n,) steps that it survived in the real game.
+        dream_episodes: of it in the dream.
+        seed: the run's.
+    """
+    params = world.controller.flat.detach().numpy()[None]
+    noise = derive_seed(seed, "fidelity/controllers")
+    lengths = world.dream(temperature=1.0).evaluate(params, dream_episodes, noise).lengths[0]
+    return FidelityRow.compare(name, game, np.asarray(lengths), kind="controller")
+
+
+def write_fidelity(path: Path, rows: Sequence[FidelityRow]) -> None:
+    """Write rows as JSON; what was in the file is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    text = json.dumps({"rows": [dataclasses.asdict(row) for row in rows]}, indent=1)
+    unfinished.write_text(text + "\n")
+    os.replace(unfinished, path)
+
+
+def read_fidelity(path: Path) -> list[FidelityRow]:
+    """Read what `write_fidelity` wrote; no rows if there is no file."""
+    if not path.is_file():
+        return []
+    rows = []
+    for raw in json.loads(path.read_text())["rows"]:
+        summaries = {key: Summary(**raw[key]) for key in ("game", "dream")}
+        rows.append(FidelityRow(**{**raw, **summaries}))
     return rows
 
 
-def _show(progress: StageProgress, score: EpisodeScore, done: int, total: int) -> None:
+def write_controller_rows(path: Path, rows: Sequence[FidelityRow]) -> None:
+    """Add rows of evolved controllers to those in the file; one of the same name is replaced."""
+    names = {row.player for row in rows}
+    kept = [row for row in read_fidelity(path) if row.kind == "policy" or row.player not in names]
+    write_fidelity(path, [*kept, *rows])
+
+
+def show(progress: StageProgress, score: EpisodeScore, done: int, total: int) -> None:
+    """Show an episode that is over (an `OnEpisode`, but for the progress)."""
     progress.update(done, f"survived {score.score:.0f}")

@@ -5,22 +5,28 @@ frames -> V -> latents -> M -> dream -> C -> CMA-ES -> real game -> report
 A stage that is finished leaves `stages/NAME.json` in the run's folder: its settings, how long it
 took, on what machine, and its figures. Running it again does nothing, unless its settings have
 changed: then it is an error that says what to delete, so that nothing is lost by accident.
+
+A run may begin with stages that another run has finished (`adopt`): an ablation shares what it does
+not change, and each row of the temperature table is a run that shares V and M.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
+import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -31,19 +37,39 @@ from worldmodels_fast.collection import collect
 from worldmodels_fast.controller import LinearController
 from worldmodels_fast.dream import Dream
 from worldmodels_fast.evaluation import save_evaluations
-from worldmodels_fast.evolution import Record, derive_seed, evolve
+from worldmodels_fast.evolution import Params, Record, Watch, derive_seed, evolve, load_means
 from worldmodels_fast.mdn_rnn import MDNRNN
+from worldmodels_fast.memory import PeakMemory
 from worldmodels_fast.progress import StageProgress, console, format_metrics, sparkline
+from worldmodels_fast.quality import HeldOut, measure
+from worldmodels_fast.quality.measure import PARTS
+from worldmodels_fast.quality.tables import headline, summary
 from worldmodels_fast.recipes import RunConfig, load_config, save_config
-from worldmodels_fast.scoring import compare_with_game, play_beside_random
+from worldmodels_fast.rollout import Game
+from worldmodels_fast.scoring import (
+    compare_controller,
+    compare_with_game,
+    controller_row,
+    play_beside_random,
+    print_fidelity,
+    read_fidelity,
+    write_controller_rows,
+    write_fidelity,
+)
 from worldmodels_fast.training import (
+    calibrate_done,
     encode_episodes,
     load_checkpoint,
+    read_metrics,
     steps_in_epoch,
     train_mdn_rnn,
     train_vae,
 )
+from worldmodels_fast.untrained import beside_untrained, reads_second_half, widen
 from worldmodels_fast.vae import VAE
+
+_NO_WIDTH = -60.0
+"""A log-variance that adds nothing to a float32."""
 
 FIRST_LATENTS = 1000
 """Stored first frames from which dreams begin (the authors kept as many)."""
@@ -127,6 +153,44 @@ class Run:
             hidden_units=c.hidden_units,
         )
 
+    def unevolved_world(self) -> World:
+        """Return V, M and first latents as a world whose controller is not evolved yet.
+
+        Raises:
+            ValueError: V or M is not trained yet.
+        """
+        config = self.config
+        return World(
+            vae=self.load_vae(),
+            mdn_rnn=self.load_mdn_rnn(),
+            controller=self.new_controller(),
+            initial_latents=self.first_latents(),
+            config={
+                "environment": config.environment,
+                "env_kwargs": config.env_kwargs,
+                "latent": config.controller.latent,
+                "dream": self.dream_settings(),
+                "seed": config.seed,
+            },
+        )
+
+    def dream_settings(self) -> dict[str, Any]:
+        """Return this run's settings of a `Dream`, as a world's config.json keeps them.
+
+        Raises:
+            ValueError: death is to be calibrated, and M has no calibration.
+        """
+        death = self.config.death
+        rule = {"done_threshold": death.threshold, "done_temperature": death.temperature}
+        if death.calibrated:
+            fit = (self.record("train-rnn") or {}).get("figures", {}).get("death", {})
+            if "threshold" not in fit:
+                why = fit.get("none", "it was trained before there was one; run `train-rnn` again")
+                raise ValueError(f"death.calibrated: M has no calibration: {why}")
+            rule = {"done_threshold": fit["threshold"], "done_temperature": fit["temperature"]}
+        evolve = self.config.evolve
+        return {"temperature": evolve.temperature, "max_steps": evolve.max_steps, **rule}
+
     def load_vae(self) -> VAE:
         """Return the trained V.
 
@@ -154,14 +218,30 @@ class Run:
         model.load_state_dict(_weights(self.folder / "mdn_rnn.safetensors", "train-rnn"))
         return model.eval()
 
+    def player(self) -> tuple[MDNRNN, LinearController, Callable[[Params], Params]]:
+        """Return the M of the dream, an untrained C for it, and what makes C's parameters.
+
+        The last takes a population (P, n_params) of `new_controller`, which is what CMA-ES evolves,
+        to that of the C returned; they are the same unless C remembers by an untrained M.
+        """
+        mdn_rnn, controller = self.load_mdn_rnn(), self.new_controller()
+        if self.config.controller.memory == "trained":
+            return mdn_rnn, controller, lambda population: population
+        spec = controller.spec
+        both = beside_untrained(mdn_rnn, derive_seed(self.config.seed, "untrained"))
+        return both, reads_second_half(spec), lambda population: widen(spec, population)
+
     def first_latents(self) -> tuple[data.Floats, data.Floats]:
-        """Return mu, logvar (I, Z) of stored first frames."""
+        """Return mu, logvar (I, Z) of stored first frames; of no width if C sees mu alone."""
         shards, _ = data.split_held_out(data.finished_shards(self.latents, ".safetensors"))
         if not shards:
             raise ValueError(f"{self.latents}: no latents; run the stage `encode` first")
         per_shard = self.config.collect.shard_episodes
         latents = data.read_latents(self.latents, shards[: -(-FIRST_LATENTS // per_shard)])
-        return data.first_latents(latents, FIRST_LATENTS)
+        mu, logvar = data.first_latents(latents, FIRST_LATENTS)
+        if self.config.controller.latent == "mu":
+            logvar = np.full_like(logvar, _NO_WIDTH)
+        return mu, logvar
 
 
 def _weights(path: Path, stage: str) -> dict[str, torch.Tensor]:
@@ -254,6 +334,7 @@ def stage_encode(run: Run) -> dict[str, Any]:
             run.latents,
             model,
             precision=run.config.vae.precision,
+            device=run.config.vae.device,
             on_shard=on_shard,
         )
     return {"frames": frames}
@@ -278,7 +359,13 @@ def stage_train_rnn(run: Run) -> dict[str, Any]:
             run.latents, checkpoint, config, seed=run.config.seed, on_step=on_step
         )
     _save_weights(model, run.folder / "mdn_rnn.safetensors")
-    return last
+    figures: dict[str, Any] = {**last}
+    if config.predicts_done:
+        try:
+            figures["death"] = calibrate_done(model, run.latents, config)._asdict()
+        except ValueError as error:  # which matters only to who wants a calibrated death
+            figures["death"] = {"none": str(error)}
+    return figures
 
 
 def stage_fidelity(run: Run) -> dict[str, Any]:
@@ -288,9 +375,7 @@ def stage_fidelity(run: Run) -> dict[str, Any]:
         run.load_mdn_rnn(),
         None,
         run.first_latents(),
-        temperature=1.0,
-        max_steps=run.config.evolve.max_steps,
-        done_threshold=run.config.evolve.done_threshold,
+        **{**run.dream_settings(), "temperature": 1.0},
     )
     rows = compare_with_game(
         dream,
@@ -300,49 +385,78 @@ def stage_fidelity(run: Run) -> dict[str, Any]:
         env_kwargs=run.config.env_kwargs,
         folder=run.folder / "game",
     )
-    result = {"rows": [dataclasses.asdict(row) for row in rows]}
-    _write_json(run.folder / "fidelity.json", result)
+    write_fidelity(run.folder / "fidelity.json", rows)
     return {row.player: row.ratio for row in rows}
+
+
+def stage_quality(run: Run) -> dict[str, Any]:
+    """Measure on held-out episodes how good the dream is: its foresight, deaths, walls and fire."""
+    config = run.config
+    shards = data.finished_shards(run.latents, ".safetensors")
+    training, shards = data.split_held_out(shards)
+    held_out = HeldOut(run.episodes, run.latents, shards, config.quality.episodes)
+    with StageProgress("quality", PARTS, "parts") as progress:
+        result = measure(
+            run.unevolved_world(),
+            held_out,
+            config.quality,
+            done_weight=config.rnn.done_weight,
+            policies=config.collect.policies,
+            seed=config.seed,
+            latent=config.rnn.latent,
+            on_part=lambda name: progress.update(progress.done + 1, name),
+        )
+    result["held_out"] = not set(shards) & set(training)
+    _write_json(run.folder / "quality.json", result)
+    console.print(summary(result))
+    return headline(result)
 
 
 def stage_evolve(run: Run) -> dict[str, Any]:
     """Evolve C in the dream, and put the finished world together."""
     config = run.config.evolve
-    controller = run.new_controller()
-    vae, mdn_rnn, latents = run.load_vae(), run.load_mdn_rnn(), run.first_latents()
+    vae, latents = run.load_vae(), run.first_latents()
+    mdn_rnn, controller, widened = run.player()
     dream = Dream(
         mdn_rnn,
         controller,
         latents,
-        temperature=config.temperature,
-        max_steps=config.max_steps,
         precision=config.precision,
-        done_threshold=config.done_threshold,
+        **run.dream_settings(),
     )
     means: list[float] = []
-    with StageProgress("evolve", config.generations, "generations") as progress:
+    gap = ""
+    progress = StageProgress("evolve", config.generations, "generations")
+    with progress, _watch_gap(run, vae, mdn_rnn, controller, dream, widened) as watch:
 
         def on_generation(record: Record) -> None:
+            nonlocal gap
             means.append(record["mean"])
+            if "gap" in record:
+                gap = (
+                    f"  dream {record['dream_score']:.0f} - game {record['real_score']:.0f} = gap "
+                    f"{record['gap']:.0f}"
+                )
             rate = record["steps"] / record["seconds"]
             scored = record.get("mean_score")
             progress.update(
                 record["generation"] + 1,
                 f"mean {record['mean']:.0f} best {record['max']:.0f} {sparkline(means)} "
-                f"{rate:,.0f} steps/s" + ("" if scored is None else f"  scored {scored:.0f}"),
+                f"{rate:,.0f} steps/s" + ("" if scored is None else f"  scored {scored:.0f}") + gap,
             )
 
         result = evolve(
-            dream.evaluate,
-            controller.n_params,
+            lambda population, rollouts, seed: dream.evaluate(widened(population), rollouts, seed),
+            run.new_controller().n_params,
             config,
             state_path=run.folder / "evolution_state.pickle",
             history_path=run.folder / "history.jsonl",
+            means_path=run.folder / "means.safetensors",
             seed=run.config.seed,
             on_generation=on_generation,
+            watch=watch,
         )
-    with torch.no_grad():
-        controller.flat.copy_(torch.from_numpy(result.params))
+    controller.set_flat(widened(result.params[None])[0])
     _save_weights(controller, run.folder / "controller.safetensors")
     World(
         vae=vae,
@@ -352,11 +466,8 @@ def stage_evolve(run: Run) -> dict[str, Any]:
         config={
             "environment": run.config.environment,
             "env_kwargs": run.config.env_kwargs,
-            "dream": {
-                "temperature": config.temperature,
-                "max_steps": config.max_steps,
-                "done_threshold": config.done_threshold,
-            },
+            "latent": run.config.controller.latent,
+            "dream": run.dream_settings(),
             "recipe": run.config.recipe,
             "seed": run.config.seed,
         },
@@ -368,16 +479,99 @@ def stage_evolve(run: Run) -> dict[str, Any]:
         "stopped_by": result.stopped,
         "dream_steps": sum(record["steps"] for record in result.history),
         "precision": dream.model.precision,
+        "evolution_seconds": sum(record["seconds"] for record in result.history),
+        "gap_seconds": sum(record.get("gap_seconds", 0.0) for record in result.history),
     }
 
 
+def compare_run(run: Run) -> None:
+    """Compare dream and game: the stage `fidelity`, and the evolved controller if there is one."""
+    run_stage("fidelity", run)
+    path = run.folder / "fidelity.json"
+    if (run.world / "config.json").is_file():
+        row = compare_controller(
+            "agent",
+            World.load(run.world),
+            run.config.environment,
+            run.config.fidelity,
+            seed=run.config.seed,
+            env_kwargs=run.config.env_kwargs,
+            folder=run.folder / "game",
+        )
+        write_controller_rows(path, [row])
+    print_fidelity(read_fidelity(path), run.config.fidelity.warn_factor)
+
+
+@contextlib.contextmanager
+def _watch_gap(
+    run: Run,
+    vae: VAE,
+    mdn_rnn: MDNRNN,
+    controller: LinearController,
+    dream: Dream,
+    widened: Callable[[Params], Params],
+) -> Iterator[Watch | None]:
+    """What measures the exploit gap while C evolves, or None if the run does not ask for it.
+
+    The games are the same after every generation, so that their scores differ by the controller
+    and not by luck.
+    """
+    config, evolve_config, seed = run.config.gap, run.config.evolve, run.config.seed
+    if not config.every:
+        yield None
+        return
+    with Game(
+        vae,
+        mdn_rnn,
+        controller,
+        run.card.env_id,
+        env_kwargs=run.config.env_kwargs,
+        latent=run.config.controller.latent,
+        workers=run.config.evaluate.workers,
+    ) as game:
+
+        def watch(record: Record, mean: Params) -> Record:
+            done = record["generation"] + 1
+            if done % config.every and done != evolve_config.generations:
+                return {}
+            began = time.perf_counter()
+            member = widened(mean[None])
+            real = game.evaluate(member, config.episodes, derive_seed(seed, "gap/game")).returns
+            dreamt = record.get("mean_score")
+            if dreamt is None:
+                noise = derive_seed(seed, "gap/dream", record["generation"])
+                returns = dream.evaluate(member, evolve_config.eval_rollouts, noise).returns
+                dreamt = float(np.mean(returns, dtype=np.float64))
+            return {
+                "dream_score": dreamt,
+                "real_score": float(real.mean()),
+                "real_std": float(real.std()),
+                "gap": dreamt - float(real.mean()),
+                "gap_seconds": time.perf_counter() - began,
+            }
+
+        yield watch
+
+
 def stage_evaluate(run: Run) -> dict[str, Any]:
-    """Play the real game with the world's agent, on fresh seeds, beside the random policy."""
+    """Play the real game with the world's agent, on fresh seeds, beside the random policy.
+
+    The agent was chosen in the dream alone. Where the gap was watched, the mean that was best in
+    the real game then plays, too, for comparison; its score is measured anew, since the one that
+    it was picked for is too good.
+    """
     config = run.config.evaluate
     if not (run.world / "config.json").is_file():
         raise ValueError(f"{run.world}: no finished world yet; run the stage `evolve` first")
+    world = World.load(run.world)
+    evolved = run.record("evolve")
+    chosen = int(evolved["figures"]["from_generation"]) if evolved else 0
+    best = _best_by_real(run) if evolved else None
+    others = {}
+    if best is not None and best["generation"] != chosen:
+        others[BEST_BY_REAL] = _with_mean(run, world, best["generation"])
     evaluations = play_beside_random(
-        run.world,
+        world,
         run.config.environment,
         episodes=config.episodes,
         random_episodes=config.random_episodes,
@@ -385,9 +579,64 @@ def stage_evaluate(run: Run) -> dict[str, Any]:
         workers=config.workers,
         env_kwargs=run.config.env_kwargs,
         progress_folder=run.folder / "game",
+        latent=run.config.controller.latent,
+        others=others,
     )
+    figures: dict[str, Any] = {}
+    if best is not None:
+        evaluations.setdefault(BEST_BY_REAL, evaluations["agent"])
+        figures["chosen"] = {
+            "agent": {"generation": chosen, "by": "mean score in the dream"},
+            BEST_BY_REAL: {**best, "by": f"mean of {run.config.gap.episodes} real episodes"},
+        }
+        said = "the agent itself" if not others else "scored above on fresh episodes"
+        console.print(
+            f"The agent is the mean after generation {chosen + 1}, the best in the dream; best in "
+            f"{run.config.gap.episodes} real episodes, with {best['real_score']:.0f}, was that "
+            f"after generation {best['generation'] + 1}: {said}."
+        )
     save_evaluations(evaluations, run.folder / "evaluation.json")
-    return {name: evaluation.summary().mean for name, evaluation in evaluations.items()}
+    rows = [
+        controller_row(
+            name,
+            player,
+            [episode.steps for episode in evaluations[name].episodes],
+            run.config.fidelity.dream_episodes,
+            seed=run.config.seed,
+        )
+        for name, player in {"agent": world, **others}.items()
+    ]
+    write_controller_rows(run.folder / "fidelity.json", rows)
+    means = {name: evaluation.summary().mean for name, evaluation in evaluations.items()}
+    return {**means, **figures}
+
+
+BEST_BY_REAL = "best-by-real"
+"""The player whose mean was the best in the real game while C evolved."""
+
+
+def _best_by_real(run: Run) -> Record | None:
+    """Generation and real_score of the watched mean with the best score in the game, or None."""
+    watched = [row for row in read_metrics(run.folder / "history.jsonl") if "real_score" in row]
+    if not watched:
+        return None
+    best = max(watched, key=lambda row: float(row["real_score"]))
+    return {key: best[key] for key in ("generation", "real_score")}
+
+
+def _with_mean(run: Run, world: World, generation: int) -> World:
+    """Return the world with the mean after `generation` for its controller, in 16 bits, too."""
+    mean = load_means(run.folder / "means.safetensors")[generation]
+    _, controller, widened = run.player()
+    rounded = widened(mean[None])[0].astype(np.float16).astype(np.float32)
+    return dataclasses.replace(world, controller=controller.set_flat(rounded))
+
+
+def stage_sweep(run: Run) -> dict[str, Any]:
+    """Evolve C at every temperature, score it in the dream and in the game: the paper's table."""
+    from worldmodels_fast.sweep import sweep
+
+    return sweep(run, run.config.sweep.temperatures)
 
 
 def stage_report(run: Run) -> dict[str, Any]:
@@ -410,16 +659,20 @@ class Stage:
         settings: the sections of the configuration that it alone depends on.
         reads: the stages whose results it reads.
         writes: its files and folders in the run's folder.
+        needs: those that only it reads, to go on after a kill.
         resumes_blindly: its half-done work does not say with which settings it was begun.
         always: it is done again each time.
+        wanted: whether a run of this configuration has this stage; alone it can be run anyway.
     """
 
     function: Callable[[Run], dict[str, Any]]
     settings: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     resumes_blindly: bool = False
     always: bool = False
+    wanted: Callable[[RunConfig], bool] = lambda config: True
 
 
 STAGES: dict[str, Stage] = {
@@ -428,7 +681,8 @@ STAGES: dict[str, Stage] = {
         stage_train_vae,
         ("vae",),
         ("collect",),
-        ("vae.checkpoint", "vae.safetensors"),
+        ("vae.log.jsonl", "vae.safetensors"),
+        ("vae.checkpoint",),
         resumes_blindly=True,
     ),
     "encode": Stage(stage_encode, (), ("collect", "train-vae"), ("latents",), resumes_blindly=True),
@@ -436,27 +690,49 @@ STAGES: dict[str, Stage] = {
         stage_train_rnn,
         ("rnn",),
         ("encode",),
-        ("mdn_rnn.checkpoint", "mdn_rnn.safetensors"),
+        ("mdn_rnn.log.jsonl", "mdn_rnn.safetensors"),
+        ("mdn_rnn.checkpoint",),
         resumes_blindly=True,
     ),
-    "fidelity": Stage(stage_fidelity, ("fidelity",), ("encode", "train-rnn"), ("fidelity.json",)),
+    "fidelity": Stage(
+        stage_fidelity, ("fidelity", "death"), ("encode", "train-rnn"), ("fidelity.json",)
+    ),
+    "quality": Stage(
+        stage_quality,
+        ("quality", "death"),
+        ("collect", "train-vae", "encode", "train-rnn"),
+        ("quality.json",),
+    ),
     "evolve": Stage(
         stage_evolve,
-        ("evolve", "controller"),
+        ("evolve", "death", "controller", "gap"),
         ("train-vae", "encode", "train-rnn"),
-        ("evolution_state.pickle", "controller.safetensors", "world"),
+        ("history.jsonl", "means.safetensors", "controller.safetensors", "world"),
+        ("evolution_state.pickle",),
     ),
     "evaluate": Stage(
         stage_evaluate,
         ("evaluate",),
         ("evolve",),
-        ("game/evaluate-agent.jsonl", "game/evaluate-random.jsonl", "evaluation.json"),
+        (
+            "game/evaluate-agent.jsonl",
+            "game/evaluate-best-by-real.jsonl",
+            "game/evaluate-random.jsonl",
+            "evaluation.json",
+        ),
+    ),
+    "sweep-temperature": Stage(
+        stage_sweep,
+        ("evolve", "death", "controller", "gap", "sweep"),
+        ("train-vae", "encode", "train-rnn"),
+        ("temperatures.json", "temperatures.md"),
+        wanted=lambda config: bool(config.sweep.temperatures),
     ),
     "report": Stage(stage_report, always=True),
 }
 """In the order of a run."""
 
-_NOT_OF_THE_RESULT = {"workers", "checkpoint_every"}
+_NOT_OF_THE_RESULT = {"workers", "checkpoint_every", "device"}
 """Settings that may change without a stage's result changing."""
 
 
@@ -475,20 +751,20 @@ def run_stage(name: str, run: Run) -> None:
     if run.record(name) is not None and not stage.always:
         console.print(f"{name}: finished before")
         return
-    identity = {"settings": _settings(name, run), "inputs": _inputs(name, run)}
+    identity = {"stage": name, "settings": _settings(name, run), "inputs": _inputs(name, run)}
     begun = _begun_path(name, run)
-    if stage.resumes_blindly:
-        _write_json(begun, identity)
+    _write_json(begun, identity)
     began = time.monotonic()
-    figures = stage.function(run)
+    with PeakMemory() as memory:
+        figures = stage.function(run)
     _write_json(
         run.folder / "stages" / f"{name}.json",
         {
-            "stage": name,
             "id": uuid.uuid4().hex,
             **identity,
             "figures": figures,
             "seconds": time.monotonic() - began,
+            "peak_rss_mb": memory.megabytes(),
             "machine": platform.machine(),
             "processors": os.cpu_count(),
             "torch": torch.__version__,
@@ -498,9 +774,69 @@ def run_stage(name: str, run: Run) -> None:
 
 
 def run_all(run: Run) -> None:
-    """Run every stage that is not finished, in order."""
-    for name in STAGES:
-        run_stage(name, run)
+    """Run every stage that is not finished and that the configuration asks for, in order."""
+    for name, stage in STAGES.items():
+        if stage.wanted(run.config):
+            run_stage(name, run)
+
+
+def adopt(run: Run, base: Run) -> list[str]:
+    """Begin a run with what another one has finished; return the names of those stages.
+
+    A stage is taken if this run would do the same: the same settings, and all that it reads taken,
+    too. Its record is copied with its id, its files are copied, episodes and latents linked. Doing
+    so again does nothing, or finds out that the other run has meanwhile done a stage anew.
+
+    Raises:
+        ValueError: a stage here was taken from an earlier result of `base`, or what `base` holds
+            is not what its configuration says.
+    """
+    adopted: list[str] = []
+    for name, stage in STAGES.items():
+        if stage.always or not set(stage.reads) <= set(adopted):
+            continue
+        if problems := _problems(name, base):
+            raise ValueError("\n".join(problems))
+        own, record = run.record(name), base.record(name)
+        if own is not None:
+            taken = own.get("adopted_from")
+            if taken is not None and own["id"] != (record or {}).get("id"):
+                raise ValueError(
+                    f"{run.folder}: its {name} is that of {taken}, where it has been deleted or "
+                    "done anew since; delete this folder, or use another one"
+                )
+            if taken is not None:
+                adopted.append(name)
+        elif (
+            record is not None
+            and not _begun_path(name, run).exists()
+            and not _differences(_recorded(name, record), _settings(name, run))
+        ):
+            for file in stage.writes:
+                _take(base.folder / file, run.folder / file)
+            record["adopted_from"] = str(base.folder)
+            _write_json(run.folder / "stages" / f"{name}.json", record)
+            adopted.append(name)
+    return adopted
+
+
+def _take(source: Path, target: Path) -> None:
+    """Copy a stage's file or world, or link a folder of shards; one that is there is replaced."""
+    if not source.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+    if source.name in ("episodes", "latents"):
+        target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
+    elif source.is_dir():
+        shutil.copytree(source, target)
+    elif source.name == "fidelity.json":  # without the other run's controllers
+        write_fidelity(target, [row for row in read_fidelity(source) if row.kind == "policy"])
+    else:
+        shutil.copyfile(source, target)
 
 
 def _settings(name: str, run: Run) -> dict[str, Any]:
@@ -526,24 +862,37 @@ def _begun_path(name: str, run: Run) -> Path:
 def _problems(name: str, run: Run) -> list[str]:
     """Why what the folder holds of this stage is not what this run would make."""
     stage = STAGES[name]
-    written = [file for file in stage.writes if (run.folder / file).exists()]
+    files = (*stage.writes, *stage.needs)
+    written = [file for file in files if (run.folder / file).exists()]
     before, state = run.record(name), "finished"
     if before is None and written:
         before, state = _read_json(_begun_path(name, run)), "half done"
     if before is None or stage.always:
         return []
-    differences = _differences(before["settings"], _settings(name, run))
+    differences = []
+    if state == "finished" or stage.resumes_blindly:  # else its own state knows its settings
+        differences = _differences(_recorded(name, before), _settings(name, run))
     ids = _inputs(name, run)
     stale = [i for i, old in before.get("inputs", {}).items() if i in ids and ids[i] != old]
     if stale:
         differences.append(f"from an earlier {' and '.join(stale)}")
     if not differences:
         return []
-    files = " ".join([f"stages/{name}.json", *written])
+    delete = " ".join([f"stages/{name}.json", *written])
     return [
         f"{name} is {state} in {run.folder} with other settings ({', '.join(differences)}); use "
-        f"another folder, or delete {files} in there to do it again"
+        f"another folder, or delete {delete} in there to do it again"
     ]
+
+
+def _recorded(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    """A record's settings of a stage; those that a later version added have their defaults."""
+    defaults = json.loads(json.dumps(dataclasses.asdict(RunConfig(recipe=""))))
+    settings: dict[str, Any] = dict(record["settings"])
+    for key in STAGES[name].settings:
+        known = {k: v for k, v in defaults[key].items() if k not in _NOT_OF_THE_RESULT}
+        settings[key] = {**known, **settings.get(key, {})}
+    return settings
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
@@ -574,4 +923,4 @@ def _write_json(path: Path, value: Any) -> None:
     os.replace(unfinished, path)
 
 
-__all__ = ["STAGES", "Run", "format_metrics", "run_all", "run_stage"]
+__all__ = ["STAGES", "Run", "adopt", "compare_run", "format_metrics", "run_all", "run_stage"]

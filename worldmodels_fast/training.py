@@ -7,6 +7,7 @@ randomness and data order, so it ends as if it had not been killed.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -22,10 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodels_fast import data
+from worldmodels_fast.calibration import DoneCalibration, fit_done
 from worldmodels_fast.mdn_rnn import MDNRNN, mixture_nll
-from worldmodels_fast.vae import VAE, as_images, sample_latent, vae_loss
+from worldmodels_fast.vae import VAE, as_images, fourth_power_error, sample_latent, vae_loss
 
 Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
 Metrics = dict[str, float]
 OnStep = Callable[[int, Metrics], None]
 
@@ -42,9 +45,13 @@ class VAEConfig:
         final_learning_rate: reached by a half cosine at the last step; equal to `learning_rate`
             for a constant one, as in the paper.
         kl_tolerance: free nats for each latent dimension (paper: 0.5).
+        reconstruction_weight: of the reconstruction against the KL (paper: 1).
+        focus: an error e of a pixel costs e^2 + focus e^4 (paper: 0), so that small bright things
+            count more than texture; see `vae.fourth_power_error`.
         precision: of the convolutions; "auto" takes bf16 where the machine multiplies it natively.
         checkpoint_every: steps between checkpoints, reports of held-out loss included.
         seed_offset: added to the run's seed.
+        device: "cuda" is torch's current CUDA device; "auto" takes it where there is one.
     """
 
     latent_dim: int = 64
@@ -53,9 +60,12 @@ class VAEConfig:
     learning_rate: float = 1e-4
     final_learning_rate: float = 1e-4
     kl_tolerance: float = 0.5
+    reconstruction_weight: float = 1.0
+    focus: float = 0.0
     precision: Precision = "auto"
     checkpoint_every: int = 500
     seed_offset: int = 0
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ class RNNConfig:
         latent: "sample" draws z anew for each batch (paper); "mu" takes the mean.
         checkpoint_every: steps between checkpoints.
         seed_offset: added to the run's seed.
+        device: see `VAEConfig`.
     """
 
     hidden_dim: int = 512
@@ -93,10 +104,39 @@ class RNNConfig:
     latent: Literal["sample", "mu"] = "sample"
     checkpoint_every: int = 20
     seed_offset: int = 0
+    device: Device = "auto"
 
 
-def products_in_bf16(precision: Precision) -> bool:
+def choose_device(device: Device) -> torch.device:
+    """Return the device that training runs on.
+
+    Raises:
+        ValueError: an unknown device, or "cuda" where torch cannot use it; the message says why.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r}")
+    usable = device != "cpu" and torch.cuda.is_available()
+    if device == "cuda" and not usable:
+        why = (
+            "this build of torch is for the CPU only"
+            if torch.version.cuda is None
+            else "it finds no usable device or driver"
+        )
+        raise ValueError(f"device: torch {torch.__version__} cannot use 'cuda', because {why}")
+    return torch.device("cuda", torch.cuda.current_device()) if usable else torch.device("cpu")
+
+
+def _move(x: Tensor, device: torch.device) -> Tensor:
+    """Copy a batch to a CUDA device from pinned memory, without waiting; on the CPU it is x."""
+    return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)
+
+
+def products_in_bf16(precision: Precision, device: torch.device | None = None) -> bool:
     """Say whether training at `precision` multiplies in bfloat16 on this machine.
+
+    Args:
+        precision: a setting.
+        device: where; None for the CPU.
 
     Raises:
         ValueError: an unknown precision.
@@ -105,6 +145,8 @@ def products_in_bf16(precision: Precision) -> bool:
         raise ValueError(f"precision: expected 'auto', 'fp32' or 'bf16', got {precision!r}")
     if precision != "auto":
         return precision == "bf16"
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     # Without an instruction for it bfloat16 is slower than float32 on a CPU.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -134,7 +176,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"{path}: not a checkpoint, or damaged; delete it to train from the beginning"
@@ -219,57 +261,67 @@ def train_vae(
         raise ValueError(f"{episodes}: no episodes; run the stage `collect` first")
     seed = seed + config.seed_offset
     torch.manual_seed(seed)
-    model = VAE(config.latent_dim)
+    device = choose_device(config.device)
+    model = VAE(config.latent_dim).to(device)
     optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
     step = 0
     state = _restore(checkpoint, model, optimizer)
     if state is not None:
         torch.set_rng_state(state["rng"])
+        if device.type == "cuda" and "device_rng" in state:
+            torch.cuda.set_rng_state(state["device_rng"], device)
         step = state["step"]
     log = MetricsLog(checkpoint.with_suffix(".log.jsonl"), step)
-    bf16 = products_in_bf16(config.precision)
+    bf16 = products_in_bf16(config.precision, device)
     held_out_frames = data.read_frames(episodes, held_out[0])[::7][:500].copy()
     batches = data.frame_batches(episodes, training, config.batch, seed=seed, first_step=step)
-    sums = {"reconstruction": 0.0, "kl": 0.0}
+    # Reconstruction and KL since the last report, on the device: nobody waits for them before that.
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
     since = 0
     metrics: Metrics = {}
     with contextlib.closing(batches):
         while step < config.steps:
-            images = as_images(torch.from_numpy(next(batches)))
+            images = as_images(_move(torch.from_numpy(next(batches)), device))
             for group in optimizer.param_groups:
                 group["lr"] = cosine(
                     config.learning_rate, config.final_learning_rate, step, config.steps
                 )
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 decoded, mu, logvar = model(images)
             reconstruction, kl = vae_loss(images, decoded, mu, logvar, config.kl_tolerance)
+            error = reconstruction
+            if config.focus:
+                error = error + config.focus * fourth_power_error(images, decoded)
             optimizer.zero_grad()
-            torch.autograd.backward(reconstruction + kl)
+            torch.autograd.backward(config.reconstruction_weight * error + kl)
             optimizer.step()
             step += 1
             since += 1
-            sums["reconstruction"] += reconstruction.item()
-            sums["kl"] += kl.item()
+            sums += torch.stack([reconstruction.detach(), kl.detach()])
             at_checkpoint = step % config.checkpoint_every == 0 or step == config.steps
             if since == 50 or at_checkpoint:
-                metrics |= {name: total / since for name, total in sums.items()}
+                totals = zip(("reconstruction", "kl"), sums.tolist(), strict=True)
+                metrics |= {name: total / since for name, total in totals}
                 _check_finite("V", step, metrics)
-                sums = dict.fromkeys(sums, 0.0)
+                sums.zero_()
                 since = 0
             if at_checkpoint:
                 metrics |= _held_out_vae_loss(model, held_out_frames, config)
                 log.write(step, metrics)
+                rng = {"rng": torch.get_rng_state()}
+                if device.type == "cuda":
+                    rng["device_rng"] = torch.cuda.get_rng_state(device)
                 save_checkpoint(
                     checkpoint,
                     {
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
-                        "rng": torch.get_rng_state(),
+                        **rng,
                         "step": step,
                     },
                 )
             on_step(step, metrics)
-    return model.eval()
+    return model.cpu().eval()
 
 
 def _check_finite(what: str, step: int, metrics: Metrics) -> None:
@@ -282,10 +334,11 @@ def _check_finite(what: str, step: int, metrics: Metrics) -> None:
 
 @torch.no_grad()
 def _held_out_vae_loss(model: VAE, frames: data.Frames, config: VAEConfig) -> Metrics:
-    images = as_images(torch.from_numpy(frames))
+    device = model.mu.weight.device
+    images = as_images(_move(torch.from_numpy(frames), device))
     # A generator of its own: looking at held-out frames must not change the training.
     mu, logvar = model.encode(images)
-    z = sample_latent(mu, logvar, torch.Generator().manual_seed(0))
+    z = sample_latent(mu, logvar, torch.Generator(device).manual_seed(0))
     reconstruction, kl = vae_loss(images, model.decode(z), mu, logvar, config.kl_tolerance)
     return {"held_out_reconstruction": reconstruction.item(), "held_out_kl": kl.item()}
 
@@ -303,6 +356,7 @@ def encode_episodes(
     model: VAE,
     *,
     precision: Precision = "auto",
+    device: Device = "auto",
     on_shard: Callable[[int], None] = lambda frames: None,
 ) -> None:
     """Write V's mu and logvar of every frame, for each shard that `latents` does not hold yet.
@@ -312,6 +366,7 @@ def encode_episodes(
         latents: folder of latent shards, made if absent.
         model: V.
         precision: of the convolutions.
+        device: see `VAEConfig`.
         on_shard: called with the number of frames of each finished shard.
 
     Raises:
@@ -321,7 +376,10 @@ def encode_episodes(
     if not shards:
         raise ValueError(f"{episodes}: no episodes; run the stage `collect` first")
     done = set(data.finished_shards(latents, ".safetensors"))
-    bf16 = products_in_bf16(precision)
+    where = choose_device(device)
+    bf16 = products_in_bf16(precision, where)
+    if where.type != "cpu":
+        model = copy.deepcopy(model).to(where)  # the caller's stays where it is
     for shard in shards:
         if shard in done:
             continue
@@ -329,10 +387,10 @@ def encode_episodes(
         for episode in data.read_episodes(episodes, shard):
             # A whole episode's activations would be gigabytes.
             for frames in torch.split(torch.from_numpy(episode.frames), ENCODE_BATCH):
-                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    mu, logvar = model.encode(frames)
-                mus.append(mu.half().numpy())
-                logvars.append(logvar.half().numpy())
+                with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
+                    mu, logvar = model.encode(_move(frames, where))
+                mus.append(mu.half().cpu().numpy())
+                logvars.append(logvar.half().cpu().numpy())
             actions.append(episode.actions)
             lengths.append(len(episode))
             terminated.append(episode.terminated)
@@ -376,13 +434,55 @@ class Sequences:
     done_known: Tensor
 
 
+@dataclass(frozen=True)
+class DeviceLatents:
+    """Where chunks are put together, and the latents there, unless they do not fit.
+
+    Attributes:
+        device: torch's.
+        mu: float16 (N, Z), or None.
+        logvar: likewise.
+        actions: float32 (N, A), likewise.
+    """
+
+    device: torch.device
+    mu: Tensor | None = None
+    logvar: Tensor | None = None
+    actions: Tensor | None = None
+
+    @classmethod
+    def of(cls, latents: data.Latents, device: torch.device) -> DeviceLatents | None:
+        """Copy latents to a CUDA device if they take no more than half of what is free there."""
+        if device.type == "cpu":
+            return None
+        free, _ = torch.cuda.mem_get_info(device)
+        arrays = (latents.mu, latents.logvar, latents.actions)
+        if sum(x.nbytes for x in arrays) > free / 2:
+            return cls(device)
+        return cls(device, *(torch.from_numpy(x).to(device) for x in arrays))
+
+
 def sequence_chunks(
-    latents: data.Latents, batch: int, chunk: int, *, seed: tuple[int, ...], sample: bool
+    latents: data.Latents,
+    batch: int,
+    chunk: int,
+    *,
+    seed: tuple[int, ...],
+    sample: bool,
+    store: DeviceLatents | None = None,
 ) -> Iterator[Sequences]:
     """Yield one epoch: shuffled episodes end to end, laid into `batch` rows, cut every `chunk`.
 
     Row b of one chunk goes on in row b of the next, so that the LSTM's state carries over. What
     does not fill a row's last chunk is left out; another epoch deals it differently.
+
+    Args:
+        latents: all episodes.
+        batch: B.
+        chunk: T.
+        seed: of the order and of the latents' noise.
+        sample: whether z is drawn from V's distribution; else it is its mean.
+        store: a CUDA device's latents; chunks then come on that device. None for the CPU.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(latents.lengths))
@@ -403,25 +503,31 @@ def sequence_chunks(
             "episodes or make the batch smaller"
         )
     row = (len(index) - 1) // batch // chunk * chunk
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    store = store or DeviceLatents(torch.device("cpu"))
+    device = store.device
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     rows = np.arange(batch) * row
 
-    def pick(values: np.ndarray[Any, Any], at: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(values[at].astype(np.float32))
+    def pick(
+        values: np.ndarray[Any, Any], at: np.ndarray[Any, Any], there: Tensor | None = None
+    ) -> Tensor:
+        if there is not None:
+            return there[_move(torch.from_numpy(at), device)].float()
+        return _move(torch.from_numpy(values[at].astype(np.float32)), device)
 
     for start in range(0, row, chunk):
         # One step more than the chunk: the last step's next latent.
         at = np.arange(start, start + chunk + 1)[:, None] + rows
         source = index[at]
-        z = pick(latents.mu, source)
+        z = pick(latents.mu, source, store.mu)
         if sample:
-            z = sample_latent(z, pick(latents.logvar, source), generator)
+            z = sample_latent(z, pick(latents.logvar, source, store.logvar), generator)
         now = at[:-1]
         is_last = pick(last, now)
         is_done = pick(done, now)
         yield Sequences(
             z=z[:-1],
-            action=pick(latents.actions, source[:-1]),
+            action=pick(latents.actions, source[:-1], store.actions),
             restart=pick(first, now),
             next_z=z[1:],
             has_next=1 - is_last,
@@ -446,7 +552,7 @@ def mdn_rnn_loss(
         each = F.binary_cross_entropy_with_logits(
             output.done_logit,
             chunk.done,
-            pos_weight=torch.tensor(done_weight),
+            pos_weight=chunk.done.new_full((), done_weight),
             weight=chunk.done_known,
             reduction="sum",
         )
@@ -460,12 +566,21 @@ def train_mdn_rnn(
     config: RNNConfig,
     *,
     seed: int,
+    start: MDNRNN | None = None,
     on_step: OnStep = lambda step, metrics: None,
 ) -> MDNRNN:
     """Train M on the latents, or go on from `checkpoint`.
 
     Reports (z loss in nats per dimension and done loss, on training and held-out sequences) go to
     `on_step` and to the log beside the checkpoint, `*.log.jsonl`.
+
+    Args:
+        latents: folder of latent shards.
+        checkpoint: file of the training's state, made if absent.
+        config: see `RNNConfig`.
+        seed: the run's seed.
+        start: an M of the same sizes whose weights are the first ones; None for fresh ones.
+        on_step: called after every step with the metrics known so far.
 
     Raises:
         ValueError: no latents, or fewer steps than sequences in a batch.
@@ -486,15 +601,22 @@ def train_mdn_rnn(
         config.n_mixtures,
         config.predicts_done,
     )
+    if start is not None:
+        model.load_weights(start.weights())
+    device = choose_device(config.device)
+    model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
     step = epoch = chunks_done = 0
     hidden: tuple[Tensor, Tensor] | None = None
     saved = _restore(checkpoint, model, optimizer)
     if saved is not None:
         step, epoch, chunks_done = saved["step"], saved["epoch"], saved["chunks_done"]
-        hidden = saved["hidden"]
+        if saved["hidden"] is not None:
+            h, c = saved["hidden"]
+            hidden = h.to(device), c.to(device)
     log = MetricsLog(checkpoint.with_suffix(".log.jsonl"), step)
-    bf16 = products_in_bf16(config.precision)
+    bf16 = products_in_bf16(config.precision, device)
+    store = DeviceLatents.of(training, device)
     steps = config.epochs * steps_in_epoch(training, config)
     sample = config.latent == "sample"
     metrics: Metrics = {}
@@ -515,14 +637,14 @@ def train_mdn_rnn(
 
     while epoch < config.epochs:
         chunks = sequence_chunks(
-            training, config.batch, config.chunk, seed=(seed, epoch), sample=sample
+            training, config.batch, config.chunk, seed=(seed, epoch), sample=sample, store=store
         )
         for position, chunk in enumerate(chunks):
             if position < chunks_done:
                 continue
             for group in optimizer.param_groups:
                 group["lr"] = cosine(config.learning_rate, config.final_learning_rate, step, steps)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 z_loss, done_loss, hidden = mdn_rnn_loss(model, chunk, hidden, config.done_weight)
             optimizer.zero_grad()
             torch.autograd.backward(z_loss + done_loss)
@@ -543,7 +665,7 @@ def train_mdn_rnn(
         metrics |= held_out_rnn_loss(model, held_out, config)
         log.write(step, metrics | {"epoch": float(epoch)})
         save()
-    return model.eval()
+    return model.cpu().eval()
 
 
 def steps_in_epoch(latents: data.Latents, config: RNNConfig) -> int:
@@ -559,10 +681,37 @@ def held_out_rnn_loss(model: MDNRNN, latents: data.Latents, config: RNNConfig) -
     sums = np.zeros(2)
     n = 0
     state = None
+    sample = config.latent == "sample"
+    store = DeviceLatents.of(latents, model.bias.device)
     for chunk in sequence_chunks(
-        latents, batch, config.chunk, seed=(0,), sample=config.latent == "sample"
+        latents, batch, config.chunk, seed=(0,), sample=sample, store=store
     ):
         z_loss, done_loss, state = mdn_rnn_loss(model, chunk, state, config.done_weight)
         sums += z_loss.item(), done_loss.item()
         n += 1
     return {"held_out_z_loss": float(sums[0] / n), "held_out_done_loss": float(sums[1] / n)}
+
+
+@torch.no_grad()
+def calibrate_done(model: MDNRNN, latents: Path, config: RNNConfig) -> DoneCalibration:
+    """Fit the chance of an end to M's logit on episodes that it was not trained on.
+
+    Raises:
+        ValueError: M predicts no ends, or there are too few held-out ones to fit anything.
+    """
+    if not model.predicts_done:
+        raise ValueError("model: expected an M that predicts ends (predicts_done=True)")
+    _, shards = data.split_held_out(data.finished_shards(latents, ".safetensors"))
+    held_out = data.read_latents(latents, shards)
+    batch = min(config.batch, len(held_out.lengths))
+    state = None
+    logits, ends = [], []
+    for chunk in sequence_chunks(
+        held_out, batch, config.chunk, seed=(0,), sample=config.latent == "sample"
+    ):
+        output = model(chunk.z, chunk.action, state, chunk.restart)
+        state = (output.h, output.c)
+        known = chunk.done_known > 0
+        logits.append(output.done_logit[known])
+        ends.append(chunk.done[known])
+    return fit_done(torch.cat(logits).numpy(), torch.cat(ends).numpy(), config.done_weight)

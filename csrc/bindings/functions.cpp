@@ -7,17 +7,98 @@ namespace wmf {
 
 namespace {
 
-constexpr std::pair<const char*, Precision> kPrecisions[] = {
-    {"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}, {"int8", Precision::kInt8}};
+constexpr std::pair<const char*, Precision> kPrecisions[] = {{"fp32", Precision::kFp32},
+                                                             {"fp16", Precision::kFp16},
+                                                             {"bf16", Precision::kBf16},
+                                                             {"int8", Precision::kInt8}};
 
 Precision parse_precision(const std::string& name) {
   for (const auto& [known, precision] : kPrecisions) {
     if (name == known) return precision;
   }
-  throw py::value_error("precision: expected 'fp32', 'bf16' or 'int8', got '" + name + "'");
+  throw py::value_error("precision: expected 'fp32', 'fp16', 'bf16' or 'int8', got '" + name + "'");
+}
+
+// Refuses what a backend has no products for. `level` is null for CUDA.
+void check_precision(Precision precision, const Level* level) {
+  if (level != nullptr && precision == Precision::kFp16) {
+    throw py::value_error("precision: expected 'fp32', 'bf16' or 'int8' for backend '" +
+                          std::string(level->name) + "', got 'fp16', which is for backend 'cuda'");
+  }
+  if (level == nullptr && precision != Precision::kFp32 && precision != Precision::kFp16) {
+    throw py::value_error("precision: expected 'fp32' or 'fp16' for backend 'cuda', got '" +
+                          std::string(precision == Precision::kBf16 ? "bf16" : "int8") + "'");
+  }
+}
+
+// Where an operation without a model computes: where it is told to, or else where its arrays are.
+// Arrays of the host take the default backend; they are copied if that is CUDA.
+class Choice {
+ public:
+  explicit Choice(const std::string& name) : named_(!name.empty()), level_(select_backend(name)) {}
+
+  Target target() const {
+    return named_ && level_ != nullptr ? Target{kCpu, "where this backend computes"}
+                                       : Target{kAnywhere, ""};
+  }
+
+  // Once the arrays have been read; null for CUDA, on the device border->computes_on().
+  const Level* settle(Border* border) const {
+    if (border->place() != kCpu) return nullptr;
+    if (level_ == nullptr) border->compute_on(select_cuda_device(-1));
+    return level_;
+  }
+
+ private:
+  bool named_;
+  const Level* level_;
+};
+
+// Arrays of the host, for a call that computes on a device: copied there, and results copied back.
+// Blocking. Does nothing for a call whose arrays are on the device.
+class Staged {
+ public:
+  explicit Staged(const Border& border) : needed_(border.staged()), device_(border.computes_on()) {}
+
+  void in(const float** data, int64_t n) {
+    if (!needed_ || *data == nullptr) return;
+    cuda::CudaMemory& memory = add(n);
+    memory.upload(*data);
+    *data = static_cast<const float*>(memory.get());
+  }
+
+  void out(float** data, int64_t n) {
+    if (!needed_ || *data == nullptr) return;
+    cuda::CudaMemory& memory = add(n);
+    results_.emplace_back(*data, memories_.size() - 1);
+    *data = static_cast<float*>(memory.get());
+  }
+
+  void finish() const {
+    for (const auto& [host, index] : results_) memories_[index].download(host);
+  }
+
+ private:
+  cuda::CudaMemory& add(int64_t n) {
+    return memories_.emplace_back(n * static_cast<int64_t>(sizeof(float)), device_);
+  }
+
+  bool needed_;
+  int device_;
+  std::vector<cuda::CudaMemory> memories_;
+  std::vector<std::pair<float*, size_t>> results_;
+};
+
+bool ask_python() {
+  const py::gil_scoped_acquire acquire;
+  return PyErr_CheckSignals() != 0;
 }
 
 }  // namespace
+
+PackedMdnRnn PackedModel::view() const {
+  return level != nullptr ? PackedMdnRnn{dims, precision, on_cpu->get()} : on_cuda->view();
+}
 
 std::string PackedModel::precision_name() const {
   for (const auto& [name, known] : kPrecisions) {
@@ -26,13 +107,22 @@ std::string PackedModel::precision_name() const {
   return "";
 }
 
-std::string backend_name(const std::string& name) { return select_level(name).name; }
+int64_t PackedModel::nbytes() const {
+  return level != nullptr ? on_cpu->size() * static_cast<int64_t>(sizeof(float))
+                          : on_cuda->nbytes();
+}
+
+std::string backend_name(const std::string& name) {
+  const Level* level = select_backend(name);
+  return level != nullptr ? level->name : "cuda";
+}
 
 PackedModel make_packed_model(const py::object& weight_ih, const py::object& weight_hh,
                               const py::object& bias, const py::object& head_weight,
                               const py::object& head_bias, int64_t latent_dim, int64_t action_dim,
                               int64_t hidden_dim, int64_t n_mixtures, bool predicts_done,
-                              const std::string& backend, const std::string& precision) {
+                              const std::string& backend, const std::string& precision,
+                              int device) {
   const Precision parsed = parse_precision(precision);
   if (parsed == Precision::kInt8 &&
       (hidden_dim > kMaxInt8Hidden || latent_dim + action_dim > kMaxInt8Inputs)) {
@@ -42,21 +132,34 @@ PackedModel make_packed_model(const py::object& weight_ih, const py::object& wei
                           ", got 'int8', which is for up to " + std::to_string(kMaxInt8Hidden) +
                           " and " + std::to_string(kMaxInt8Inputs));
   }
-  const Level& level = select_level(backend);
+  const Level* level = select_backend(backend);
+  check_precision(parsed, level);
+  const Place place = level != nullptr ? kCpu : select_cuda_device(device);
   const int64_t done = predicts_done ? 1 : 0;
   const int64_t gates = 4 * hidden_dim, inputs = latent_dim + action_dim + done;
   const int64_t outputs = 3 * n_mixtures * latent_dim + done;
   const MdnRnnDims dims{latent_dim, action_dim, hidden_dim, n_mixtures, predicts_done};
+  Border border(Target{place, "where the model will be"});
+  const auto read_weight = [&](const py::object& weight, const char* name,
+                               std::initializer_list<Axis> axes) {
+    return static_cast<const float*>(border.read_finite(weight, name, axes).data());
+  };
   const MdnRnnWeights weights{
       dims,
-      read_finite(weight_ih, "weight_ih", {{"4H", gates}, {"X", inputs}}),
-      read_finite(weight_hh, "weight_hh", {{"4H", gates}, {"H", hidden_dim}}),
-      read_finite(bias, "bias", {{"4H", gates}}),
-      read_finite(head_weight, "head_weight", {{"O", outputs}, {"H", hidden_dim}}),
-      read_finite(head_bias, "head_bias", {{"O", outputs}}),
+      read_weight(weight_ih, "weight_ih", {{"4H", gates}, {"X", inputs}}),
+      read_weight(weight_hh, "weight_hh", {{"4H", gates}, {"H", hidden_dim}}),
+      read_weight(bias, "bias", {{"4H", gates}}),
+      read_weight(head_weight, "head_weight", {{"O", outputs}, {"H", hidden_dim}}),
+      read_weight(head_bias, "head_bias", {{"O", outputs}}),
   };
+  PackedModel model{dims, parsed, level, std::nullopt, std::nullopt};
   const py::gil_scoped_release release;
-  return PackedModel{dims, parsed, &level, pack(*level.kernels, weights, parsed)};
+  if (level != nullptr) {
+    model.on_cpu = pack(*level->kernels, weights, parsed);
+  } else {
+    model.on_cuda.emplace(weights, border.place() != kCpu, parsed, place, border.stream());
+  }
+  return model;
 }
 
 ControllerSpec Controller::view() const {
@@ -100,28 +203,30 @@ py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const p
                           const py::object& h, const py::object& c, const py::object& restart,
                           int threads, const py::object& out) {
   const MdnRnnDims& d = model.dims;
-  const int64_t n = axis_size(z, 0);
+  Border border(model.target());
+  const ArrayView first = border.read<float>(z, "z", {{"N", kAny}, {"Z", d.latent}});
+  const int64_t n = first.shape(0);
   StepArrays a{};
   a.rows = n;
-  a.z = read_floats(z, "z", {{"N", kAny}, {"Z", d.latent}});
-  a.action = read_floats(action, "action", {{"N", n}, {"A", d.action}});
-  a.h = read_floats(h, "h", {{"N", n}, {"H", d.hidden}});
-  a.c = read_floats(c, "c", {{"N", n}, {"H", d.hidden}});
+  a.z = static_cast<const float*>(first.data());
+  a.action = border.read_floats(action, "action", {{"N", n}, {"A", d.action}});
+  a.h = border.read_floats(h, "h", {{"N", n}, {"H", d.hidden}});
+  a.c = border.read_floats(c, "c", {{"N", n}, {"H", d.hidden}});
   if (!restart.is_none()) {
     if (!d.predicts_done) {
       throw py::value_error(
           "restart: expected None, because this model does not predict the end of a rollout and so "
           "has no restart input; leave it out");
     }
-    a.restart = read_floats(restart, "restart", {{"N", n}});
+    a.restart = border.read_floats(restart, "restart", {{"N", n}});
   }
 
   // The i-th array to write to; None within `out` is refused like any other wrong thing.
   const auto output_at = [&](size_t i, const char* name, std::initializer_list<Axis> axes,
                              float** data) -> py::object {
-    if (out.is_none()) return new_output(axes, data);
+    if (out.is_none()) return border.new_output(axes, data);
     const py::object array = py::reinterpret_borrow<py::tuple>(out)[i];
-    *data = write_floats(array, name, axes);
+    *data = border.write_floats(array, name, axes);
     return array;
   };
   const std::initializer_list<Axis> mixture = {{"N", n}, {"Z", d.latent}, {"K", d.mixtures}};
@@ -135,10 +240,10 @@ py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const p
   }
   py::object h_next = output_at(4, "out.h", state, &a.h_next);
   py::object c_next = output_at(5, "out.c", state, &a.c_next);
+  const int64_t m = n * d.latent * d.mixtures;
   if (!out.is_none()) {
     // A block of rows is read before it is written, so h and c may be updated in place.
     const char *name_h = "h", *name_c = "c";
-    const int64_t m = n * d.latent * d.mixtures;
     refuse_overlap({{"logmix", a.logmix, m},
                     {"mu", a.mu, m},
                     {"logstd", a.logstd, m},
@@ -154,8 +259,24 @@ py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const p
   }
   {
     const py::gil_scoped_release release;
-    mdn_rnn_step(*model.level->kernels, model.view(), a, threads);
+    if (model.level != nullptr) {
+      mdn_rnn_step(*model.level->kernels, model.view(), a, threads);
+    } else {
+      Staged staged(border);
+      staged.in(&a.z, n * d.latent);
+      staged.in(&a.action, n * d.action);
+      staged.in(&a.h, n * d.hidden);
+      staged.in(&a.c, n * d.hidden);
+      staged.in(&a.restart, n);
+      for (float** data : {&a.logmix, &a.mu, &a.logstd}) staged.out(data, m);
+      staged.out(&a.done_logit, n);
+      staged.out(&a.h_next, n * d.hidden);
+      staged.out(&a.c_next, n * d.hidden);
+      cuda::mdn_rnn_step(model.view(), a, border.computes_on(), border.stream());
+      staged.finish();
+    }
   }
+  border.launched();
   return out.is_none() ? py::make_tuple(logmix, mu, logstd, done_logit, h_next, c_next)
                        : py::reinterpret_borrow<py::tuple>(out);
 }
@@ -164,16 +285,18 @@ py::object py_mixture_sample(const py::object& logmix, const py::object& mu,
                              const py::object& logstd, float temperature, uint64_t seed,
                              uint32_t rollout, uint32_t step, const std::string& backend,
                              const py::object& out) {
-  const Level& level = select_level(backend);
-  const int64_t n = axis_size(logmix, 0), latent = axis_size(logmix, 1),
-                mixtures = axis_size(logmix, 2);
+  const Choice choice(backend);
+  Border border(choice.target());
+  const ArrayView first =
+      border.read<float>(logmix, "logmix", {{"N", kAny}, {"Z", kAny}, {"K", kAny}});
+  const int64_t n = first.shape(0), latent = first.shape(1), mixtures = first.shape(2);
   SampleArrays a{};
   a.rows = n;
   a.latent = latent;
   a.mixtures = mixtures;
-  a.logmix = read_floats(logmix, "logmix", {{"N", kAny}, {"Z", kAny}, {"K", kAny}});
-  a.mu = read_floats(mu, "mu", {{"N", n}, {"Z", latent}, {"K", mixtures}});
-  a.logstd = read_floats(logstd, "logstd", {{"N", n}, {"Z", latent}, {"K", mixtures}});
+  a.logmix = static_cast<const float*>(first.data());
+  a.mu = border.read_floats(mu, "mu", {{"N", n}, {"Z", latent}, {"K", mixtures}});
+  a.logstd = border.read_floats(logstd, "logstd", {{"N", n}, {"Z", latent}, {"K", mixtures}});
   a.temperature = temperature;
   a.seed = seed;
   a.rollout = rollout;
@@ -182,32 +305,46 @@ py::object py_mixture_sample(const py::object& logmix, const py::object& mu,
     throw py::value_error("rollout: expected rollout + N <= 2**32, got " + std::to_string(rollout) +
                           " + " + std::to_string(n));
   }
-  py::object z = output(out, "out", {{"N", n}, {"Z", latent}}, &a.z);
+  py::object z = border.output(out, "out", {{"N", n}, {"Z", latent}}, &a.z);
   const int64_t m = n * latent * mixtures;
   refuse_overlap({{"z", a.z, n * latent}},
                  {{"logmix", a.logmix, m}, {"mu", a.mu, m}, {"logstd", a.logstd, m}});
+  const Level* level = choice.settle(&border);
   {
     const py::gil_scoped_release release;
-    mixture_sample(*level.kernels, a);
+    if (level != nullptr) {
+      mixture_sample(*level->kernels, a);
+    } else {
+      Staged staged(border);
+      for (const float** data : {&a.logmix, &a.mu, &a.logstd}) staged.in(data, m);
+      staged.out(&a.z, n * latent);
+      cuda::mixture_sample(a, border.computes_on(), border.stream());
+      staged.finish();
+    }
   }
+  border.launched();
   return z;
 }
 
 py::object py_controller_forward(const Controller& controller, const py::object& params,
                                  const py::object& z, const py::object& h, const py::object& c,
                                  const std::string& backend, const py::object& out) {
-  const Level& level = select_level(backend);
+  const Choice choice(backend);
+  Border border(choice.target());
   ControllerArrays a{};
   a.spec = controller.view();
   a.n_params = controller.n_params();
-  a.members = axis_size(params, 0);
-  a.params = read_floats(params, "params", {{"P", kAny}, {"n_params", a.n_params}});
+  const ArrayView first =
+      border.read<float>(params, "params", {{"P", kAny}, {"n_params", a.n_params}});
+  a.members = first.shape(0);
+  a.params = static_cast<const float*>(first.data());
   // All features have the same rows; the first decides how many.
   const auto feature = [&](const py::object& object, const char* name, Axis last) -> const float* {
     if (object.is_none()) return nullptr;
-    const float* data = read_floats(object, name, {{"N", a.rows == 0 ? kAny : a.rows}, last});
-    a.rows = axis_size(object, 0);
-    return data;
+    const ArrayView view =
+        border.read<float>(object, name, {{"N", a.rows == 0 ? kAny : a.rows}, last});
+    a.rows = view.shape(0);
+    return static_cast<const float*>(view.data());
   };
   a.z = feature(z, "z", {"Z", a.spec.latent});
   a.h = feature(h, "h", {"H", a.spec.hidden});
@@ -216,16 +353,29 @@ py::object py_controller_forward(const Controller& controller, const py::object&
     throw py::value_error("params: expected (P, n_params) with N a multiple of P, got P = " +
                           std::to_string(a.members) + " and N = " + std::to_string(a.rows));
   }
-  py::object action = output(out, "out", {{"N", a.rows}, {"A", a.spec.action}}, &a.action);
+  py::object action = border.output(out, "out", {{"N", a.rows}, {"A", a.spec.action}}, &a.action);
   refuse_overlap({{"action", a.action, a.rows * a.spec.action}},
                  {{"params", a.params, a.members * a.n_params},
                   {"z", a.z, a.rows * a.spec.latent},
                   {"h", a.h, a.rows * a.spec.hidden},
                   {"c", a.c, a.rows * a.spec.hidden}});
+  const Level* level = choice.settle(&border);
   {
     const py::gil_scoped_release release;
-    controller_forward(*level.kernels, a);
+    if (level != nullptr) {
+      controller_forward(*level->kernels, a);
+    } else {
+      Staged staged(border);
+      staged.in(&a.params, a.members * a.n_params);
+      staged.in(&a.z, a.rows * a.spec.latent);
+      staged.in(&a.h, a.rows * a.spec.hidden);
+      staged.in(&a.c, a.rows * a.spec.hidden);
+      staged.out(&a.action, a.rows * a.spec.action);
+      cuda::controller_forward(a, border.computes_on(), border.stream());
+      staged.finish();
+    }
   }
+  border.launched();
   return action;
 }
 
@@ -233,8 +383,10 @@ py::tuple py_dream_rollout(const PackedModel& model, const Controller& controlle
                            const py::object& params, const py::object& initial_mu,
                            const py::object& initial_logvar, int64_t rollouts, uint64_t seed,
                            float temperature, int32_t max_steps, float done_threshold,
-                           bool common_noise, int threads) {
+                           float done_temperature, bool common_noise, int threads,
+                           const std::pair<int, int>& plan) {
   const MdnRnnDims& d = model.dims;
+  Border border(model.target());
   DreamArrays a{};
   a.model = model.view();
   a.spec = controller.view();
@@ -247,17 +399,22 @@ py::tuple py_dream_rollout(const PackedModel& model, const Controller& controlle
                           ", got " + dims(a.spec.latent, a.spec.hidden, a.spec.action));
   }
   a.n_params = controller.n_params();
-  a.members = axis_size(params, 0);
-  a.params = read_finite(params, "params", {{"P", kAny}, {"n_params", a.n_params}});
-  a.n_initial = axis_size(initial_mu, 0);
-  a.initial_mu = read_finite(initial_mu, "initial_mu", {{"I", kAny}, {"Z", d.latent}});
-  a.initial_logvar =
-      read_finite(initial_logvar, "initial_logvar", {{"I", a.n_initial}, {"Z", d.latent}});
+  const ArrayView population =
+      border.read_finite(params, "params", {{"P", kAny}, {"n_params", a.n_params}});
+  a.members = population.shape(0);
+  a.params = static_cast<const float*>(population.data());
+  const ArrayView mu = border.read_finite(initial_mu, "initial_mu", {{"I", kAny}, {"Z", d.latent}});
+  a.n_initial = mu.shape(0);
+  a.initial_mu = static_cast<const float*>(mu.data());
+  a.initial_logvar = static_cast<const float*>(
+      border.read_finite(initial_logvar, "initial_logvar", {{"I", a.n_initial}, {"Z", d.latent}})
+          .data());
   a.rollouts = rollouts;
   a.seed = seed;
   a.temperature = temperature;
   a.max_steps = max_steps;
   a.done_threshold = done_threshold;
+  a.done_temperature = done_temperature;
   a.common_noise = common_noise;
   if (a.n_initial > int64_t{1} << 32 || a.members * rollouts > int64_t{1} << 32) {
     throw py::value_error("rollouts: expected P * rollouts and I below 2**32, got " +
@@ -265,44 +422,116 @@ py::tuple py_dream_rollout(const PackedModel& model, const Controller& controlle
                           std::to_string(a.n_initial));
   }
 
-  FloatArray returns = new_floats({a.members, rollouts});
-  py::array_t<int32_t> lengths(std::vector<py::ssize_t>{a.members, rollouts});
-  a.returns = returns.mutable_data();
-  a.lengths = lengths.mutable_data();
-  bool finished = false;
+  const std::initializer_list<Axis> shape = {{"P", a.members}, {"R", rollouts}};
+  py::object returns = border.new_output(shape, &a.returns);
+  py::object lengths = border.new_output(shape, &a.lengths);
+  const cuda::DreamPlan wish{plan.first, plan.second};
+  bool finished = true;
   {
     const py::gil_scoped_release release;
-    finished = dream_rollout(*model.level->kernels, a, threads, [] {
-      const py::gil_scoped_acquire acquire;
-      return PyErr_CheckSignals() != 0;
-    });
+    if (model.level != nullptr) {
+      finished = dream_rollout(*model.level->kernels, a, threads, ask_python);
+    } else if (border.staged()) {
+      finished = cuda::dream_rollout_from_host(a, border.computes_on(), ask_python, wish);
+    } else {
+      cuda::dream_rollout(a, border.computes_on(), border.stream(), wish);
+    }
   }
   if (!finished) throw py::error_already_set();  // KeyboardInterrupt, set by PyErr_CheckSignals
+  border.launched();
   return py::make_tuple(returns, lengths);
+}
+
+std::pair<int, int> py_plan_dream(const PackedModel& model, const Controller& controller,
+                                  int64_t members, int64_t rollouts,
+                                  const std::pair<int, int>& plan) {
+  if (model.level != nullptr) {
+    throw py::value_error("model: expected one that is packed for backend 'cuda', got '" +
+                          model.backend() + "'");
+  }
+  DreamArrays a{};
+  a.model = model.view();
+  a.spec = controller.view();
+  a.n_params = controller.n_params();
+  a.members = members;
+  a.rollouts = rollouts;
+  const cuda::DreamPlan found = cuda::plan_dream(a, model.place(), {plan.first, plan.second});
+  return {found.group, found.slots};
 }
 
 double py_peak_rate(const std::string& precision, const std::string& backend, int threads,
                     double seconds) {
-  const Level& level = select_level(backend);
+  const Level* level = select_backend(backend);
   const Precision parsed = parse_precision(precision);
+  check_precision(parsed, level);
+  const int device = level != nullptr ? -1 : select_cuda_device(-1);
   const py::gil_scoped_release release;
-  return peak_rate(*level.kernels, parsed, threads, seconds);
+  return level != nullptr ? peak_rate(*level->kernels, parsed, threads, seconds)
+                          : cuda::peak_rate(parsed, device, seconds);
 }
 
 double py_read_rate(int64_t nbytes, const std::string& backend, int threads, double seconds) {
-  const Level& level = select_level(backend);
+  const Level* level = select_backend(backend);
+  const int device = level != nullptr ? -1 : select_cuda_device(-1);
   const py::gil_scoped_release release;
-  return read_rate(*level.kernels, nbytes, threads, seconds);
+  return level != nullptr ? read_rate(*level->kernels, nbytes, threads, seconds)
+                          : cuda::read_rate(nbytes, device, seconds);
+}
+
+double py_shared_rate(int device, double seconds) {
+  const int found = select_cuda_device(device);
+  const py::gil_scoped_release release;
+  return cuda::shared_rate(found, seconds);
+}
+
+int py_place_of(const py::object& object) { return ArrayView(object).place(); }
+
+py::dict py_cuda_status() {
+  const cuda::CudaStatus status = cuda::cuda_status();
+  py::list devices;
+  for (const cuda::CudaDevice& device : status.devices) {
+    py::dict about;
+    about["index"] = device.index;
+    about["name"] = device.name;
+    about["sm"] = device.sm;
+    about["processors"] = device.processors;
+    about["memory"] = device.memory;
+    about["reason"] = device.reason;
+    devices.append(about);
+  }
+  py::dict about;
+  about["built"] = status.built;
+  about["driver"] = status.driver;
+  about["runtime"] = status.runtime;
+  about["devices"] = devices;
+  about["reason"] = status.reason;
+  return about;
+}
+
+py::list py_cuda_kernels(int device) {
+  py::list kernels;
+  for (const cuda::CudaKernel& kernel : cuda::kernel_resources(select_cuda_device(device))) {
+    py::dict about;
+    about["name"] = kernel.name;
+    about["registers"] = kernel.registers;
+    about["local_bytes"] = kernel.local_bytes;
+    kernels.append(about);
+  }
+  return kernels;
 }
 
 py::array_t<uint32_t> py_philox(const py::object& counter, uint64_t seed,
                                 const std::string& backend) {
-  const Level& level = select_level(backend);
+  const Level* level = select_backend(backend);
   const ArrayView view = read<uint32_t>(counter, "counter", {{"N", kAny}, {"4", 4}});
   const auto* words = static_cast<const uint32_t*>(view.data());
-  const int64_t n = axis_size(counter, 0);
+  const int64_t n = view.shape(0);
   py::array_t<uint32_t> result(std::vector<py::ssize_t>{n, 4});
-  level.kernels->philox(words, seed, result.mutable_data(), n);
+  if (level != nullptr) {
+    level->kernels->philox(words, seed, result.mutable_data(), n);
+  } else {
+    cuda::philox_words(words, seed, result.mutable_data(), n, select_cuda_device(-1));
+  }
   return result;
 }
 
@@ -316,10 +545,10 @@ FloatArray py_vector_math(const std::string& name, const py::object& x,
       {"gate_tanh", MathFunction::kGateTanh}};
   for (const auto& [known, function] : functions) {
     if (name != known) continue;
-    const float* data = read_floats(x, "x", {{"N", kAny}});
-    const int64_t n = axis_size(x, 0);
-    FloatArray y = new_floats({n});
-    level.kernels->math(function, data, y.mutable_data(), n);
+    const ArrayView view = read<float>(x, "x", {{"N", kAny}});
+    const int64_t n = view.shape(0);
+    FloatArray y(n);
+    level.kernels->math(function, static_cast<const float*>(view.data()), y.mutable_data(), n);
     return y;
   }
   throw py::value_error(

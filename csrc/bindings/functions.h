@@ -2,35 +2,42 @@
 // Numbers have been checked in ops.py. `out` is None, or holds the arrays to write to.
 #pragma once
 
-#include <pybind11/stl.h>
-
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "bindings/device_array.h"
 #include "bindings/tensor.h"
 #include "cpu/run.h"
+#include "cuda/run.h"
 #include "dispatch.h"
 
 namespace wmf {
 
-// M's packed weights, with the level that they are packed for.
+// M's packed weights: for a level of the CPU, or on a CUDA device.
 struct PackedModel {
   MdnRnnDims dims;
   Precision precision;
-  const Level* level;
-  AlignedFloats data;
+  const Level* level;  // null: CUDA
+  std::optional<AlignedFloats> on_cpu;
+  std::optional<cuda::CudaModel> on_cuda;
 
-  PackedMdnRnn view() const { return PackedMdnRnn{dims, precision, data.get()}; }
-  std::string backend() const { return level->name; }
+  PackedMdnRnn view() const;
+  Place place() const { return level != nullptr ? kCpu : on_cuda->device(); }
+  Target target() const { return Target{place(), "where the model is"}; }
+  std::string backend() const { return level != nullptr ? level->name : "cuda"; }
+  std::string device() const { return level != nullptr ? "cpu" : place_text(place()); }
   std::string precision_name() const;
-  int64_t nbytes() const { return data.size() * static_cast<int64_t>(sizeof(float)); }
+  int64_t nbytes() const;
 };
 
+// `device` is the CUDA device if the backend is "cuda"; below 0 means the first that can be used.
 PackedModel make_packed_model(const py::object& weight_ih, const py::object& weight_hh,
                               const py::object& bias, const py::object& head_weight,
                               const py::object& head_bias, int64_t latent_dim, int64_t action_dim,
                               int64_t hidden_dim, int64_t n_mixtures, bool predicts_done,
-                              const std::string& backend, const std::string& precision);
+                              const std::string& backend, const std::string& precision, int device);
 
 // A ControllerSpec that owns its squash.
 struct Controller {
@@ -48,7 +55,7 @@ Controller make_controller(const std::string& features, int64_t latent_dim, int6
                            std::vector<float> scale, std::vector<float> shift,
                            std::vector<float> low, std::vector<float> high);
 
-// The name of the level that `name` means: itself, or the default one if it is empty.
+// The name of the backend that `name` means: itself, or the default one if it is empty.
 std::string backend_name(const std::string& name);
 
 py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const py::object& action,
@@ -68,12 +75,31 @@ py::tuple py_dream_rollout(const PackedModel& model, const Controller& controlle
                            const py::object& params, const py::object& initial_mu,
                            const py::object& initial_logvar, int64_t rollouts, uint64_t seed,
                            float temperature, int32_t max_steps, float done_threshold,
-                           bool common_noise, int threads);
+                           float done_temperature, bool common_noise, int threads,
+                           const std::pair<int, int>& plan);
+
+// What a dream of so many rollouts on a CUDA device is spread over: (group, slots), see
+// cuda::DreamPlan.
+std::pair<int, int> py_plan_dream(const PackedModel& model, const Controller& controller,
+                                  int64_t members, int64_t rollouts,
+                                  const std::pair<int, int>& plan);
 
 double py_peak_rate(const std::string& precision, const std::string& backend, int threads,
                     double seconds);
 
 double py_read_rate(int64_t nbytes, const std::string& backend, int threads, double seconds);
+
+// The bytes per second that a CUDA device's shared memories are read at, all together.
+double py_shared_rate(int device, double seconds);
+
+// Where an array is: -1 on the CPU, 0 ... on a CUDA device, -2 elsewhere; -1 for what is no array.
+int py_place_of(const py::object& object);
+
+// As a dictionary: built, driver, runtime, devices (a list), reason.
+py::dict py_cuda_status();
+
+// What the compiler made of the kernels for a device: name, registers, local_bytes each.
+py::list py_cuda_kernels(int device);
 
 py::array_t<uint32_t> py_philox(const py::object& counter, uint64_t seed,
                                 const std::string& backend);

@@ -8,12 +8,12 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
-#include <type_traits>
+#include <utility>
 #include <vector>
 
-namespace wmf {
+#include "bindings/array_view.h"
 
-namespace py = pybind11;
+namespace wmf {
 
 // One axis of an expected shape: its letter in the documentation, and its size, or kAny.
 struct Axis {
@@ -32,184 +32,164 @@ inline std::string shape_text(std::initializer_list<Axis> axes) {
   return "(" + letters + ") = (" + sizes + (axes.size() == 1 ? ",)" : ")");
 }
 
-// The name of an attribute, looked up as fast as Python itself does. Kept for ever.
-class Name {
- public:
-  explicit Name(const char* name) : name_(PyUnicode_InternFromString(name)) {}
-  py::object of(py::handle object) const { return checked(PyObject_GetAttr(object.ptr(), name_)); }
-  py::object called_on(py::handle object) const {
-    return checked(PyObject_CallMethodNoArgs(object.ptr(), name_));
-  }
-
- private:
-  static py::object checked(PyObject* result) {
-    if (result == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(result);
-  }
-  PyObject* name_;
+// Where a call computes: where its model or its backend does, or, with neither, where its arrays
+// are. `place` is kAnywhere or a Place.
+constexpr Place kAnywhere = -3;
+struct Target {
+  Place place;
+  const char* why;  // "where the model is"
 };
 
-// A NumPy array or a torch tensor, seen without copying anything. Most calls are small ones, so
-// this asks for little and makes text for errors only.
-class ArrayView {
+// The arrays of one call. The first one decides for all: they are where it is, and results are of
+// its library. On a CUDA device they are used in that library's current stream; other libraries'
+// arrays are brought into its order as DLPack says.
+class Border {
  public:
-  // Whether the object is of a kind that can be seen.
-  explicit ArrayView(py::handle object) : object_(object) {
-    if (py::isinstance<py::array>(object)) {
-      const auto array = py::reinterpret_borrow<py::array>(object);
-      kind_ = Kind::kNumpy;
-      data_ = const_cast<void*>(array.data());
-      contiguous_ = (array.flags() & py::array::c_style) != 0;
-      writeable_ = array.writeable();
-      ndim_ = array.ndim();
-      for (int64_t i = 0; i < ndim_ && i < kMaxAxes; ++i) shape_[i] = array.shape(i);
-    } else if (is_torch(object)) {
-      kind_ = Kind::kTorch;
-      static const Name is_cpu("is_cpu"), data_ptr("data_ptr"), is_contiguous("is_contiguous"),
-          shape_name("shape");
-      on_cpu_ = is_cpu.of(object).is(py::handle(Py_True));
-      if (!on_cpu_) return;
-      data_ = PyLong_AsVoidPtr(data_ptr.called_on(object).ptr());
-      contiguous_ = is_contiguous.called_on(object).is(py::handle(Py_True));
-      const auto shape = py::reinterpret_steal<py::tuple>(shape_name.of(object).release());
-      ndim_ = static_cast<int64_t>(shape.size());
-      for (int64_t i = 0; i < ndim_ && i < kMaxAxes; ++i) {
-        shape_[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), i));
+  explicit Border(Target target) : target_(target) {}
+  Border(const Border&) = delete;
+  Border& operator=(const Border&) = delete;
+
+  // Checks kind, device, dtype, shape and layout; returns the view of what the object still owns.
+  template <class T>
+  ArrayView read(const py::object& object, const char* name, std::initializer_list<Axis> axes) {
+    const auto dtype = [] { return std::string(py::str(py::dtype::of<T>())); };
+    const auto expected = [&] {
+      return std::string(name) + ": expected a " + dtype() + " array of shape " + shape_text(axes);
+    };
+    ArrayView array(object);
+    if (!array.is_array()) {
+      throw py::type_error(expected() + " (NumPy, torch, or whatever has DLPack), got " +
+                           array.type_text());
+    }
+    if (library_ == Library::kNone && array.place() == kCpu && target_.place < 0) {
+      library_ = array.library();
+    } else if (library_ == Library::kNone || array.place() != place_) {
+      const std::string problem = enter(array, name);
+      if (!problem.empty()) throw py::value_error(expected() + problem);
+    }
+    if (first_ == nullptr) first_ = name;
+    if (array.library() > Library::kTorch || (place_ != kCpu && array.library() != library_)) {
+      array.see(stream_, &held_);
+    }
+    if (!array.holds<T>()) {
+      throw py::type_error(expected() + ", got dtype " + array.dtype_text() + "; use " + name +
+                           (array.library() == Library::kTorch
+                                ? std::string(".to(torch.") + dtype() + ")"
+                                : ".astype(\"" + dtype() + "\")"));
+    }
+    bool fits = array.ndim() == static_cast<int64_t>(axes.size());
+    bool empty = false;
+    int64_t i = 0;
+    for (const Axis& axis : axes) {
+      if (!fits) break;
+      const int64_t size = array.shape(i++);
+      fits = axis.size == kAny || axis.size == size;
+      empty = empty || size == 0;
+    }
+    if (!fits) throw py::value_error(expected() + ", got shape " + array.shape_text());
+    if (empty) {
+      throw py::value_error(expected() + " with no axis of size 0, got shape " +
+                            array.shape_text());
+    }
+    if (!array.contiguous()) {
+      throw py::value_error(expected() +
+                            " in C order, got one with gaps or another order; use "
+                            "np.ascontiguousarray(" +
+                            name + ") or " + name + ".contiguous()");
+    }
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) {
+      throw py::value_error(expected() + ", got one whose memory is not aligned; use a copy of " +
+                            name);
+    }
+    return array;
+  }
+
+  const float* read_floats(const py::object& object, const char* name,
+                           std::initializer_list<Axis> axes) {
+    return static_cast<const float*>(read<float>(object, name, axes).data());
+  }
+
+  // For what is read once and used for long: parameters, first latents. What is on a device is not
+  // looked into: that would mean to wait for it.
+  ArrayView read_finite(const py::object& object, const char* name,
+                        std::initializer_list<Axis> axes) {
+    const ArrayView array = read<float>(object, name, axes);
+    if (array.place() != kCpu) return array;
+    const auto* data = static_cast<const float*>(array.data());
+    const int64_t n = array.size();
+    for (int64_t i = 0; i < n; ++i) {
+      if (!std::isfinite(data[i])) {
+        throw py::value_error(std::string(name) + ": expected finite numbers, got " +
+                              std::to_string(data[i]) + " at flat index " + std::to_string(i) +
+                              "; did the training diverge?");
       }
     }
+    return array;
   }
 
-  bool is_array() const { return kind_ != Kind::kOther; }
-  bool is_torch() const { return kind_ == Kind::kTorch; }
-  bool on_cpu() const { return on_cpu_; }
-  bool contiguous() const { return contiguous_; }
-  bool writeable() const { return writeable_; }
-  int64_t ndim() const { return ndim_; }
-  int64_t shape(int64_t axis) const { return axis < ndim_ && axis < kMaxAxes ? shape_[axis] : 0; }
-  void* data() const { return data_; }
+  float* write_floats(const py::object& object, const char* name,
+                      std::initializer_list<Axis> axes) {
+    const ArrayView array = read<float>(object, name, axes);
+    if (!array.writeable()) {
+      throw py::value_error(std::string(name) +
+                            ": expected an array to write to, got a read-only one");
+    }
+    note_written(object, array);
+    return static_cast<float*>(array.data());
+  }
 
+  // A new array of the first one's library, where that is; *data is its memory. T is float or
+  // int32_t. On the CPU torch gets a NumPy array (ops.py makes a tensor of it).
   template <class T>
-  bool holds() const {
-    if (kind_ == Kind::kNumpy) return py::isinstance<py::array_t<T>>(object_);
-    static const Name dtype("dtype");
-    return std::is_same<T, float>::value && dtype.of(object_).is(torch_float32());
+  py::object new_output(std::initializer_list<Axis> axes, T** data) {
+    std::vector<int64_t> shape;
+    for (const Axis& axis : axes) shape.push_back(axis.size);
+    if (place_ == kCpu && library_ <= Library::kTorch) {
+      py::array_t<T> array(std::vector<py::ssize_t>(shape.begin(), shape.end()));
+      *data = array.mutable_data();
+      return std::move(array);
+    }
+    void* memory = nullptr;
+    py::object array = new_other(std::is_same<T, float>::value, std::move(shape), &memory);
+    *data = static_cast<T*>(memory);
+    return array;
   }
 
-  std::string type_text() const {
-    return std::string(py::str(py::type::handle_of(object_).attr("__name__")));
+  // `object` to write to, or a new array if that is None.
+  py::object output(const py::object& object, const char* name, std::initializer_list<Axis> axes,
+                    float** data) {
+    if (object.is_none()) return new_output(axes, data);
+    *data = write_floats(object, name, axes);
+    return object;
   }
-  std::string dtype_text() const { return std::string(py::str(object_.attr("dtype"))); }
-  std::string device_text() const { return std::string(py::str(object_.attr("device"))); }
-  std::string shape_text() const { return std::string(py::str(py::tuple(object_.attr("shape")))); }
+
+  // Known once an array has been read.
+  Place place() const { return place_; }  // of the arrays
+  Place computes_on() const { return target_.place == kAnywhere ? place_ : target_.place; }
+  bool staged() const { return place_ == kCpu && computes_on() != kCpu; }
+  void* stream() const { return stream_; }
+  void compute_on(Place place) { target_.place = place; }  // for a target that was kAnywhere
+
+  // After the launch: what was borrowed is kept until the device is done with it, and our own
+  // outputs know when they are written. Nothing waits.
+  void launched() {
+    if (!held_.empty() || !written_.empty()) keep_until_done();
+  }
 
  private:
-  enum class Kind { kOther, kNumpy, kTorch };
-  static constexpr int64_t kMaxAxes = 4;
+  // Takes the first array's place and stream; refuses one that is elsewhere. What is wrong, or "".
+  std::string enter(const ArrayView& array, const char* name);
+  py::object new_other(bool is_float, std::vector<int64_t> shape, void** memory);
+  void note_written(const py::object& object, const ArrayView& array);
+  void keep_until_done();
 
-  // If the object is a tensor then torch is loaded; whoever has no torch never pays for importing
-  // it.
-  static bool is_torch(py::handle object) {
-    static PyObject* tensor_type = nullptr;
-    if (tensor_type == nullptr) {
-      PyObject* torch = PyDict_GetItemString(PyImport_GetModuleDict(), "torch");
-      if (torch == nullptr || !py::hasattr(torch, "Tensor")) return false;
-      tensor_type = PyObject_GetAttrString(torch, "Tensor");  // kept for ever
-    }
-    return PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(tensor_type)) != 0;
-  }
-  static py::handle torch_float32() {
-    static PyObject* float32 = nullptr;
-    if (float32 == nullptr) {
-      float32 = PyObject_GetAttrString(py::module_::import("torch").ptr(), "float32");
-    }
-    return float32;  // kept for ever
-  }
-
-  py::handle object_;
-  Kind kind_ = Kind::kOther;
-  bool on_cpu_ = true, contiguous_ = true, writeable_ = true;
-  int64_t ndim_ = 0;
-  int64_t shape_[kMaxAxes] = {};
-  void* data_ = nullptr;
+  Target target_;
+  Library library_ = Library::kNone;  // of the first array
+  Place place_ = kCpu;
+  void* stream_ = nullptr;
+  const char* first_ = nullptr;
+  std::vector<py::object> held_, written_;
 };
-
-// Checks kind, device, dtype, shape and layout; returns the view of what the object still owns.
-template <class T>
-ArrayView read(const py::object& object, const char* name, std::initializer_list<Axis> axes) {
-  const auto dtype = [] { return std::string(py::str(py::dtype::of<T>())); };
-  const auto expected = [&] {
-    return std::string(name) + ": expected a " + dtype() + " array of shape " + shape_text(axes);
-  };
-  const ArrayView array(object);
-  if (!array.is_array()) {
-    throw py::type_error(expected() + " (NumPy or torch), got " + array.type_text());
-  }
-  if (!array.on_cpu()) {
-    throw py::value_error(expected() + " on the CPU, got one on " + array.device_text() + "; use " +
-                          name + ".cpu()");
-  }
-  if (!array.holds<T>()) {
-    throw py::type_error(expected() + ", got dtype " + array.dtype_text() + "; use " + name +
-                         (array.is_torch() ? std::string(".to(torch.") + dtype() + ")"
-                                           : ".astype(\"" + dtype() + "\")"));
-  }
-  bool fits = array.ndim() == static_cast<int64_t>(axes.size());
-  bool empty = false;
-  int64_t i = 0;
-  for (const Axis& axis : axes) {
-    if (!fits) break;
-    const int64_t size = array.shape(i++);
-    fits = axis.size == kAny || axis.size == size;
-    empty = empty || size == 0;
-  }
-  if (!fits) throw py::value_error(expected() + ", got shape " + array.shape_text());
-  if (empty) {
-    throw py::value_error(expected() + " with no axis of size 0, got shape " + array.shape_text());
-  }
-  if (!array.contiguous()) {
-    throw py::value_error(expected() +
-                          " in C order, got one with gaps or another order; use "
-                          "np.ascontiguousarray(" +
-                          name + ") or " + name + ".contiguous()");
-  }
-  if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) {
-    throw py::value_error(expected() + ", got one whose memory is not aligned; use a copy of " +
-                          name);
-  }
-  return array;
-}
-
-inline const float* read_floats(const py::object& object, const char* name,
-                                std::initializer_list<Axis> axes) {
-  return static_cast<const float*>(read<float>(object, name, axes).data());
-}
-
-// A new NumPy array; *data is its memory.
-inline py::object new_output(std::initializer_list<Axis> axes, float** data) {
-  std::vector<py::ssize_t> shape;
-  for (const Axis& axis : axes) shape.push_back(axis.size);
-  py::array_t<float> array(std::move(shape));
-  *data = array.mutable_data();
-  return std::move(array);
-}
-
-inline float* write_floats(const py::object& object, const char* name,
-                           std::initializer_list<Axis> axes) {
-  const ArrayView array = read<float>(object, name, axes);
-  if (!array.writeable()) {
-    throw py::value_error(std::string(name) +
-                          ": expected an array to write to, got a read-only one");
-  }
-  return static_cast<float*>(array.data());
-}
-
-// `object` to write to, or a new array if that is None.
-inline py::object output(const py::object& object, const char* name,
-                         std::initializer_list<Axis> axes, float** data) {
-  if (object.is_none()) return new_output(axes, data);
-  *data = write_floats(object, name, axes);
-  return object;
-}
 
 // Outputs that were given must not lie on top of inputs, which are still to be read, nor of one
 // another. `in_place` says which pairs may be the very same array.
@@ -240,21 +220,16 @@ inline void refuse_overlap(std::initializer_list<Extent> outputs,
   }
 }
 
-// For what is read once and used for long: parameters, first latents.
+// For functions that work on the CPU and keep nothing: the object itself owns what is returned.
+template <class T>
+ArrayView read(const py::object& object, const char* name, std::initializer_list<Axis> axes) {
+  return Border(Target{kCpu, "where it is read"}).read<T>(object, name, axes);
+}
+
 inline const float* read_finite(const py::object& object, const char* name,
                                 std::initializer_list<Axis> axes) {
-  const ArrayView array = read<float>(object, name, axes);
-  const auto* data = static_cast<const float*>(array.data());
-  int64_t n = 1;
-  for (int64_t i = 0; i < array.ndim(); ++i) n *= array.shape(i);
-  for (int64_t i = 0; i < n; ++i) {
-    if (!std::isfinite(data[i])) {
-      throw py::value_error(std::string(name) + ": expected finite numbers, got " +
-                            std::to_string(data[i]) + " at flat index " + std::to_string(i) +
-                            "; did the training diverge?");
-    }
-  }
-  return data;
+  Border border(Target{kCpu, "where it is read"});
+  return static_cast<const float*>(border.read_finite(object, name, axes).data());
 }
 
 // The size of an axis that an array decides for the others; 0 if it has no such axis (read() then
@@ -264,9 +239,5 @@ inline int64_t axis_size(const py::object& object, int64_t axis) {
 }
 
 using FloatArray = py::array_t<float>;
-
-inline FloatArray new_floats(std::vector<py::ssize_t> shape) {
-  return FloatArray(std::move(shape));
-}
 
 }  // namespace wmf

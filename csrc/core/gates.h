@@ -2,52 +2,33 @@
 //
 //   c' = sigmoid(f) c + sigmoid(i) tanh(g)        h' = sigmoid(o) tanh(c')
 //
-// Five exponentials and three divisions, with fused multiply-add where the level has it: what
-// matters here is an absolute error of the order of float's (2e-7 in sigmoid and tanh, tested in
-// tests/test_vector_math.py), and speed, because this stands between two products. vector_math.h
-// has the functions whose results are the same everywhere.
+// Five exponentials and three divisions. What matters here is an absolute error of the order of
+// float's (2e-7 in sigmoid and tanh, tested in tests/test_vector_math.py), and speed, because this
+// stands between two products. vector_math.h has the functions whose results are the same
+// everywhere.
 //
-// Each function is a chain of operations that wait for one another, so it can be had for one vector
-// or for a pair of them at once (V = F or Pair): the processor then always has something to do.
+// Each function is a chain of operations that wait for one another, so it can be had for one number
+// or vector or for a pair of them at once (V = F or Pair): the processor then always has something
+// to do.
 //
-// The includer provides F, Pair, clamp(x, low, high), fma(a, b, c) = a b + c and
-// add_to_exponent(x, n) (cpu/simd.h).
+// The includer provides F, Pair, and before this file falling_exp(x, slope) = exp(-slope x) in
+// [e^-80, e^80] to 2e-7 of itself, where a NaN stays one (core/falling_exp.h), and quotient(a, b).
 #pragma once
 
 namespace wmf {
 namespace {
-
-// exp(-slope x) in [e^-80, e^80] to 2e-7 of itself; a NaN stays one.
-template <class V>
-WMF_INLINE V falling_exp(V x, float slope) {
-  const float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
-  const float kRound = 12582912.0f;  // 1.5 * 2^23: see split_exponent in vector_math.h
-  x = clamp(x, -80.0f / slope, 80.0f / slope);
-  const V shifted = fma(x, -slope * kLog2E, kRound);
-  const V n = shifted - kRound;
-  // exp(slope s), |slope s| <= ln 2 / 2: a minimax polynomial, in an order that waits little.
-  const V s = fma(n, -kLn2 / slope, -x);
-  const V s2 = s * s;
-  const float slope2 = slope * slope, slope3 = slope2 * slope;
-  const V p01 = fma(s, slope, 1.0f);
-  const V p23 = fma(s, 0.166671369f * slope3, 0.499992508f * slope2);
-  const V p45 = fma(s, 0.00831126666f * slope3 * slope2, 0.0418892047f * slope2 * slope2);
-  const V p = fma(fma(p45, s2, p23), s2, p01);
-  // p is in [0.7, 1.42] and |n| < 117: no exponent overflows.
-  return add_to_exponent(p, shifted);
-}
 
 // sigmoid(a) tanh(b) as one division. The product below may overflow: the quotient is then 0, as
 // it should.
 template <class V>
 WMF_INLINE V sigmoid_tanh(V a, V b) {
   const V ea = falling_exp(a, 1.0f), eb = falling_exp(b, 2.0f);
-  return (1.0f - eb) / ((1.0f + ea) * (1.0f + eb));
+  return quotient(1.0f - eb, (1.0f + ea) * (1.0f + eb));
 }
 
 template <class V>
 WMF_INLINE V next_cell(V i, V f, V g, V c) {
-  return c / (1.0f + falling_exp(f, 1.0f)) + sigmoid_tanh(i, g);
+  return quotient(c, 1.0f + falling_exp(f, 1.0f)) + sigmoid_tanh(i, g);
 }
 
 template <class V>

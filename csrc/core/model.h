@@ -30,7 +30,8 @@ struct MdnRnnWeights {
 };
 
 // The number format of the LSTM's and the head's matrix products. Everything else is float.
-enum class Precision : int32_t { kFp32, kBf16, kInt8 };
+// kBf16 and kInt8 are the CPU's, kFp16 is CUDA's.
+enum class Precision : int32_t { kFp32, kBf16, kInt8, kFp16 };
 
 // With more, the int32 sums of int8 could overflow.
 constexpr int64_t kMaxInt8Hidden = 32768, kMaxInt8Inputs = 65536;
@@ -108,10 +109,13 @@ struct DreamArrays {
   uint64_t seed;
   float temperature;  // > 0
   int32_t max_steps;  // >= 1
+  // A rollout ends with probability sigmoid((logit - done_threshold) / done_temperature), which at
+  // temperature 0 means: when logit > done_threshold.
   float done_threshold;
-  bool common_noise;  // rollout r of every member shares its noise
-  float* returns;     // (P, R)
-  int32_t* lengths;   // (P, R)
+  float done_temperature;  // >= 0
+  bool common_noise;       // rollout r of every member shares its noise
+  float* returns;          // (P, R)
+  int32_t* lengths;        // (P, R)
 };
 
 // What the threads of one dream share. Read and written with __atomic builtins only.

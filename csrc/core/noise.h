@@ -24,12 +24,21 @@ WMF_INLINE Noise noise(uint64_t seed, uint32_t rollout, uint32_t step, uint32_t 
   return Noise{to_float(words.w0 >> 8) * kUnit, sqrt(-2.0f * log(u1)) * cos_2pi(u2)};  // Box-Muller
 }
 
+// Whether a rollout ends in this step, given the sigmoid's argument in every lane.
+WMF_INLINE bool ends(uint64_t seed, uint32_t rollout, uint32_t step, float scaled_logit) {
+  const U zero = splat(0u);
+  const PhiloxWords<U> counter = {splat(rollout), splat(step), zero,
+                                  splat(static_cast<uint32_t>(Purpose::kDone))};
+  const F uniform = to_float(philox(counter, seed).w0 >> 8) * 5.9604644775390625e-8f;  // [0, 1)
+  return first_lane(uniform) < first_lane(sigmoid(splat(scaled_logit)));
+}
+
 // floor(w0 / 2^32 * n): which of the n stored first latents this rollout starts from.
 WMF_INLINE int64_t initial_index(uint64_t seed, uint32_t rollout, int64_t n) {
   const U zero = splat(0u);
   const PhiloxWords<U> counter = {splat(rollout), zero, zero,
                                   splat(static_cast<uint32_t>(Purpose::kInitialIndex))};
-  const uint64_t word = philox(counter, seed).w0[0];
+  const uint64_t word = first_lane(philox(counter, seed).w0);
   return static_cast<int64_t>((word * static_cast<uint64_t>(n)) >> 32);
 }
 

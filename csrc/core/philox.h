@@ -4,8 +4,8 @@
 // (rollout, step, dimension, purpose). Hence it is the same for every batch, thread, slot and
 // device.
 //
-// `U` is a 32-bit unsigned word, or a vector of them (cpu/simd.h); the includer provides mul_wide
-// for it.
+// `U` is a 32-bit unsigned word (core/scalar.h), or a vector of them (cpu/simd.h); the includer
+// provides mul_wide for it.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace wmf {
 namespace {  // a copy per unit: see model.h
 
 // The last word of the counter.
-enum class Purpose : uint32_t { kInitialIndex = 0, kInitialLatent = 1, kMixture = 2 };
+enum class Purpose : uint32_t { kInitialIndex = 0, kInitialLatent = 1, kMixture = 2, kDone = 3 };
 
 template <class U>
 struct PhiloxWords {
@@ -22,7 +22,7 @@ struct PhiloxWords {
 };
 
 template <class U>
-inline __attribute__((always_inline)) PhiloxWords<U> philox(PhiloxWords<U> c, uint64_t seed) {
+WMF_INLINE PhiloxWords<U> philox(PhiloxWords<U> c, uint64_t seed) {
   uint32_t key0 = static_cast<uint32_t>(seed);
   uint32_t key1 = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round) {

@@ -2,8 +2,8 @@
 // square roots only: every one of these is rounded the same everywhere, so the results are bitwise
 // the same on every level and architecture (-ffp-contract=off keeps the compiler from fusing them).
 //
-// The includer provides the vector types F (float), I (int32), U (uint32) and their helpers
-// (cpu/simd.h). Error bounds against float64, tested over the full range in
+// The includer provides F (float), I (int32), U (uint32), vectors (cpu/simd.h) or single numbers
+// (core/scalar.h), and their helpers. Error bounds against float64, tested over the full range in
 // tests/test_vector_math.py:
 //   exp, log 2 ulp; tanh 3 ulp; sigmoid 3 ulp where the result is normal, else 5e-39 absolute;
 //   cos_2pi 2.5e-7 absolute.
@@ -35,9 +35,7 @@ WMF_INLINE F expm1_polynomial(F r) {
 }
 
 // 2^n for -126 <= n <= 127; infinity for n = 128.
-WMF_INLINE F power_of_two(I n) {
-  return as_float(reinterpret_cast<I>(reinterpret_cast<U>(n + 127) << 23));
-}
+WMF_INLINE F power_of_two(I n) { return as_float(as_word(n + 127) << 23); }
 
 WMF_INLINE F exp(F x) {
   // Beyond these the result is infinite or zero anyway. A NaN passes both comparisons.
@@ -52,7 +50,7 @@ WMF_INLINE F exp(F x) {
 
 // exp(x) for x <= 0, as one factor: 0 where the result is not a normal number (below e^-87).
 WMF_INLINE F exp_not_above_0(F x) {
-  const I vanishes = x < -87.0f;
+  const auto vanishes = x < -87.0f;
   F r;
   const I n = split_exponent(vanishes ? splat(0.0f) : x, &r);
   const F y = (1.0f + expm1_polynomial(r)) * power_of_two(n);
@@ -86,11 +84,11 @@ WMF_INLINE F tanh(F x) {
 // (2 + f)).
 WMF_INLINE F log(F x) {
   const float kInfinity = __builtin_inff();
-  const I denormal = x < 1.17549435e-38f;
+  const auto denormal = x < 1.17549435e-38f;
   const I bits = as_int(denormal ? x * 8388608.0f : x);  // * 2^23, exact
   const I e = (bits - 0x3f3504f3) >> 23;                 // 0x3f3504f3 = sqrt(1/2)
-  const F f = as_float(bits - reinterpret_cast<I>(reinterpret_cast<U>(e) << 23)) - 1.0f;
-  const F exponent = to_float(e - (denormal & 23));
+  const F f = as_float(bits - as_int(as_word(e) << 23)) - 1.0f;
+  const F exponent = to_float(denormal ? e - 23 : e);
 
   const F s = f / (2.0f + f);
   const F t = s * s;

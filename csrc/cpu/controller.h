@@ -8,6 +8,9 @@
 
 #include "cpu/mdn_rnn.h"
 
+// After simd.h, as gates.h.
+#include "core/squash.h"
+
 namespace wmf {
 namespace {
 
@@ -98,8 +101,7 @@ void control(const ControllerSpec& s, const ControllerLayout& l, const float* pa
 
   for (int64_t j = 0; j < s.action; j += W) store(y + j, tanh(load(y + j)));
   for (int64_t j = 0; j < s.action; ++j) {
-    const float squashed = s.scale[j] * y[j] + s.shift[j];
-    action[j] = squashed < s.low[j] ? s.low[j] : squashed > s.high[j] ? s.high[j] : squashed;
+    action[j] = squash(y[j], s.scale[j], s.shift[j], s.low[j], s.high[j]);
   }
 }
 

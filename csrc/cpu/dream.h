@@ -56,6 +56,12 @@ bool start_rollout(const DreamArrays& a, const Layout& l, DreamProgress* progres
   return true;
 }
 
+WMF_INLINE bool is_done(const DreamArrays& a, const Slot& slot, float logit) {
+  const float above = logit - a.done_threshold;
+  if (a.done_temperature == 0.0f) return above > 0.0f;
+  return ends(a.seed, slot.noise_id, slot.step, above / a.done_temperature);
+}
+
 // The row of slot `from` moves to slot `to`.
 template <class Format>
 WMF_INLINE void move_row(const Layout& l, const Rows& rows, int64_t from, int64_t to) {
@@ -112,7 +118,7 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, Dream
       Slot& slot = slots[s];
       float* row = step.next.x + s * l.row;
       const uint32_t length = slot.step + 1;
-      const bool done = d.predicts_done && done_logit(l, packed, row) > a.done_threshold;
+      const bool done = d.predicts_done && is_done(a, slot, done_logit(l, packed, row));
       if (!done && length < static_cast<uint32_t>(a.max_steps)) {
         sample_row(l, d.mixtures, step.out + s * head_row(l), tau, a.seed, slot.noise_id, slot.step,
                    row + l.hidden);

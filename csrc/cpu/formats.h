@@ -229,6 +229,7 @@ WMF_INLINE auto with_format(Precision precision, const Function& f) {
     case Precision::kInt8:
       return f(Int8{});
     case Precision::kFp32:
+    case Precision::kFp16:  // no level has it: refused at the border
       break;
   }
   return f(Fp32{});

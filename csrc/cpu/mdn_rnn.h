@@ -4,7 +4,10 @@
 #include "cpu/gemm.h"
 
 // After simd.h (by way of gemm.h), in whose types they are written.
+#include "core/falling_exp.h"
+
 #include "core/gates.h"
+#include "core/mixture.h"
 #include "core/noise.h"
 
 namespace wmf {
@@ -107,49 +110,12 @@ WMF_INLINE float done_logit(const Layout& l, const float* packed, const float* h
   return sum(dot(h, packed + l.done_weights, l.hidden)) + packed[l.done_bias];
 }
 
-// What a temperature tau does to a sample.
-struct Temper {
-  float inverse;  // 1 / tau, finite even for the smallest tau
-  float sqrt;
-};
-
-WMF_INLINE Temper temper(float tau) {
-  const float inverse = 1.0f / tau;
-  return Temper{inverse < 3e38f ? inverse : 3e38f, __builtin_sqrtf(tau)};
-}
-
-// W latents of one row. mixture: [logmix K | mu K | logstd K] vectors; the logmix are overwritten.
-// pi = softmax(logmix / tau), k by the inverse of the cumulative distribution on unnormalised
-// weights, z' = mu_k + exp(min(logstd_k, 10)) sqrt(tau) normal.
-WMF_INLINE F sample_group(float* mixture, int64_t n_mixtures, Temper tau, const Noise& noise) {
-  F largest = load(mixture);
-  for (int64_t k = 1; k < n_mixtures; ++k) {
-    const F logmix = load(mixture + k * W);
-    largest = logmix > largest ? logmix : largest;
-  }
-  F total = splat(0.0f);
-  for (int64_t k = 0; k < n_mixtures; ++k) {
-    total = total + exp_not_above_0((load(mixture + k * W) - largest) * tau.inverse);
-    store(mixture + k * W, total);
-  }
-  const F target = noise.uniform * total;  // < total, since uniform <= 1 - 2^-24
-  const float* mu_row = mixture + n_mixtures * W;
-  const float* logstd_row = mu_row + n_mixtures * W;
-  F mu = load(mu_row), logstd = load(logstd_row);
-  for (int64_t k = 1; k < n_mixtures; ++k) {
-    const I further = load(mixture + (k - 1) * W) <= target;
-    mu = further ? load(mu_row + k * W) : mu;
-    logstd = further ? load(logstd_row + k * W) : logstd;
-  }
-  return mu + (exp(min(logstd, splat(10.0f))) * tau.sqrt) * noise.normal;
-}
-
 // All latents of one row of `head`'s output -> z (l.latent). `out` is overwritten.
 WMF_INLINE void sample_row(const Layout& l, int64_t n_mixtures, float* out, Temper tau,
                            uint64_t seed, uint32_t rollout, uint32_t step, float* z) {
   for (int64_t d = 0; d < l.latent; d += W) {
     const Noise n = noise(seed, rollout, step, static_cast<uint32_t>(d), Purpose::kMixture);
-    store(z + d, sample_group(out + d * 3 * n_mixtures, n_mixtures, tau, n));
+    store(z + d, sample_group(out + d * 3 * n_mixtures, W, n_mixtures, tau, n));
   }
 }
 
@@ -242,7 +208,7 @@ void sample_rows(const SampleArrays& a, float* scratch) {
       const Noise noises = noise(a.seed, a.rollout + static_cast<uint32_t>(n), a.step,
                                  static_cast<uint32_t>(d), Purpose::kMixture);
       float z[W];
-      store(z, sample_group(scratch, a.mixtures, tau, noises));
+      store(z, sample_group(scratch, W, a.mixtures, tau, noises));
       copy(a.z + n * a.latent + d, z, lanes);
     }
   }

@@ -47,6 +47,9 @@ WMF_INLINE void store(float* p, F x) { *reinterpret_cast<FloatsInMemory*>(p) = x
 WMF_INLINE F splat(float x) { return x - F{}; }  // x - 0 is x, also for x = -0
 WMF_INLINE U splat(uint32_t x) { return x + U{}; }
 
+WMF_INLINE float first_lane(F x) { return x[0]; }
+WMF_INLINE uint32_t first_lane(U x) { return x[0]; }
+
 // Tells the processor that this is a loop that waits.
 WMF_INLINE void relax() {
 #if defined(__x86_64__)
@@ -68,6 +71,7 @@ WMF_INLINE F as_float(U x) { return reinterpret_cast<F>(x); }
 WMF_INLINE I as_int(F x) { return reinterpret_cast<I>(x); }
 WMF_INLINE I as_int(U x) { return reinterpret_cast<I>(x); }
 WMF_INLINE U as_word(F x) { return reinterpret_cast<U>(x); }
+WMF_INLINE U as_word(I x) { return reinterpret_cast<U>(x); }
 
 WMF_INLINE F to_float(U x) {
   return __builtin_convertvector(reinterpret_cast<I>(x), F);
@@ -168,6 +172,8 @@ WMF_INLINE F fma(F a, float b, F c) { return fma(a, splat(b), c); }
 // x * 2^n, where n is in the low bits of m (1.5 * 2^23 + n): a shift by 23 makes it an exponent.
 WMF_INLINE F add_to_exponent(F x, F m) { return as_float(as_int(x) + as_int(as_word(m) << 23)); }
 
+WMF_INLINE F quotient(F a, F b) { return a / b; }
+
 // Two vectors, every operation done to one right after the other.
 struct Pair {
   F a, b;
@@ -185,6 +191,7 @@ WMF_INLINE Pair fma(Pair x, float y, Pair z) { return {fma(x.a, y, z.a), fma(x.b
 WMF_INLINE Pair clamp(Pair x, float low, float high) {
   return {clamp(x.a, low, high), clamp(x.b, low, high)};
 }
+WMF_INLINE Pair quotient(Pair a, Pair b) { return {a.a / b.a, a.b / b.b}; }
 WMF_INLINE Pair add_to_exponent(Pair x, Pair m) {
   return {add_to_exponent(x.a, m.a), add_to_exponent(x.b, m.b)};
 }

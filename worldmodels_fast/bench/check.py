@@ -29,6 +29,8 @@ class Tolerance:
 TOLERANCES = {
     # float32 sums of some hundred products
     "fp32": Tolerance(largest=2e-4, mean=2e-5),
+    # half precision has 11 bits, 8 times as fine as bfloat16
+    "fp16": Tolerance(largest=1e-2, mean=1.5e-3),
     # bfloat16 has 8 bits, so that each rounding is off by up to 2**-9: weights and inputs are
     # rounded, and torch rounds the sums, too; a few such steps follow one another.
     "bf16": Tolerance(largest=6e-2, mean=1e-2),

@@ -29,9 +29,13 @@ def bench(config: BenchConfig) -> Results:
     """Do what `BenchConfig` says; print the tables; return what `bench.json` holds.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting out of range, or no CUDA device to measure.
         RuntimeError: somebody's answer is wrong, or a process died.
     """
+    if config.device == "cuda":
+        from worldmodels_fast.bench import gpu
+
+        return gpu.bench(gpu.GpuConfig(config.out, config.models, seconds=config.seconds))
     config.check()
     config.out.mkdir(parents=True, exist_ok=True)
     settings = dataclasses.asdict(config) | {"out": str(config.out)}

@@ -14,6 +14,7 @@ Model = Literal["car_racing", "doom", "take-cover"]
 Precision = Literal["fp32", "bf16", "int8"]
 RivalName = Literal["torch-eager", "torch-compile", "jax", "onnxruntime"]
 Section = Literal["dream", "limits", "growth", "ops"]
+Device = Literal["cpu", "cuda"]
 
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
@@ -31,6 +32,8 @@ class BenchConfig:
         threads: on all sides; each on a core of its own.
         seconds: for each contestant of each comparison.
         only: the sections to do.
+        device: "cuda" measures a CUDA device instead, as `gpu.GpuConfig` says: with its own sizes,
+            precisions, rivals and sections; of the above out, models and seconds count.
     """
 
     out: Path = Path("runs/bench")
@@ -41,6 +44,7 @@ class BenchConfig:
     threads: int = 2
     seconds: float = 1.0
     only: tuple[Section, ...] = SECTIONS
+    device: Device = "cpu"
 
     def check(self) -> None:
         """Check every field.

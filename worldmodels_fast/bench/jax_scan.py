@@ -40,20 +40,23 @@ class ScanDream:
 
     depth = 4
 
-    def __init__(self, case: Case, params: F32, rollouts: int, precision: str) -> None:
+    def __init__(
+        self, case: Case, params: F32, rollouts: int, precision: str, at_once: float = 2e9
+    ) -> None:
         self.jax = import_jax()
         self.case, self.n = case, params.shape[0] * rollouts
         packed = rival_weights(case, params)
-        self.dtype = {"fp32": self.jax.numpy.float32, "bf16": self.jax.numpy.bfloat16}[precision]
+        dtypes = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+        self.dtype = getattr(self.jax.numpy, dtypes[precision])
         self.weights = {
             name: self.jax.numpy.asarray(
                 getattr(packed, name), self.dtype if name in ("lstm", "head") else None
             )
             for name in RivalWeights.__dataclass_fields__
         }
-        # So many that the time of a call, some 20 us, does not count.
+        # So many operations that the time of a call, some 20 us, does not count.
         flops = case.flops_per_step * max(self.n, 16)
-        self.steps_at_once = min(512, max(4, int(2e9 / flops)))
+        self.steps_at_once = min(512, max(4, int(at_once / flops)))
         self._steps = self.jax.jit(self._chunk, donate_argnums=1)
         self._advance = self.jax.jit(self._given_noise)
 
@@ -151,14 +154,20 @@ class ScanDream:
         return z, h, c, done if self.case.weights.predicts_done else None
 
 
-def make_dream(case: Case, n: int, precision: str) -> Loop:
+def make_dream(case: Case, n: int, precision: str, at_once: float = 2e9) -> Loop:
     """A dream of N rollouts to be timed, checked; its unit is a dream step.
+
+    Args:
+        case: the model.
+        n: N.
+        precision: of the products.
+        at_once: additions and multiplications in one call, about.
 
     Raises:
         Unavailable: jax is not installed.
     """
     members, rollouts = split(n)
     params = case.params(members)
-    dream = ScanDream(case, params, rollouts, precision)
+    dream = ScanDream(case, params, rollouts, precision, at_once)
     check_advance(f"jax {precision}", dream, case, params, precision)
     return Loop(dream.run, per_count=n, multiple=dream.steps_at_once)

@@ -25,7 +25,7 @@ from worldmodels_fast.pretrained import load_pretrained
 
 CHECKED_STEPS = 8
 
-LENGTHS_ALIKE = {"fp32": 0.1, "bf16": 1.0, "int8": 1.5}
+LENGTHS_ALIKE = {"fp32": 0.1, "fp16": 0.4, "bf16": 1.0, "int8": 1.5}
 """How far the mean length of checked dreams of `CHECKED_STEPS` steps at most may be off.
 
 In float32 a rollout in a hundred may take another turn by a rounding; in fewer bits more do."""

@@ -76,16 +76,19 @@ State = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 class CompiledDream:
     """N = P * R rollouts side by side, `depth` steps in a graph."""
 
-    def __init__(self, case: Case, params: F32, rollouts: int, precision: str) -> None:
-        self.model = CompiledModel(case, params, DTYPES[precision])
+    def __init__(
+        self, case: Case, params: F32, rollouts: int, precision: str, device: str = "cpu"
+    ) -> None:
+        self.device = device
+        self.model = CompiledModel(case, params, DTYPES[precision], device)
         self.n = params.shape[0] * rollouts
         self.depth = STEPS_AT_ONCE if self.n <= SMALL else 1
-        self._steps = compiled(self._written_out, self.n)
+        self._steps = compiled(self._written_out, self.n, device)
 
     def _written_out(self, state: State, uniform: Tensor, normal: Tensor) -> State:
         w, model = self.model.case.weights, self.model
         z, h, c, restart, length, alive, done = state
-        for t in range(self.depth):
+        for t in range(len(uniform)):
             parts = [z, model.act(z, h, c), h]
             if w.predicts_done:
                 parts.insert(2, restart)
@@ -100,7 +103,8 @@ class CompiledDream:
         return z, h, c, restart, length, alive, done
 
     def _begin(self, z: Tensor, h: Tensor, c: Tensor) -> State:
-        one, zero = torch.ones(self.n, 1), torch.zeros(self.n, 1)
+        one = torch.ones(self.n, 1, device=self.device)
+        zero = torch.zeros_like(one)
         return z, h, c, one, zero, one, zero
 
     @torch.inference_mode()
@@ -129,14 +133,14 @@ class CompiledDream:
         return got[0].numpy(), got[1].numpy(), got[2].numpy(), done
 
 
-def compiled(function: Callable[..., Any], n: int) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], n: int, device: str = "cpu") -> Callable[..., Any]:
     """`function` compiled for N rows.
 
     Measured and left out, since they gained nothing here: weights as constants of the graph
     (freezing), max_autotune's own matrix products.
     """
     options: dict[str, str | int | bool | Callable[..., Any]] = {"compile_threads": 1}
-    if n <= SMALL:
+    if n <= SMALL and device == "cpu":
         options["cpp_wrapper"] = True
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 

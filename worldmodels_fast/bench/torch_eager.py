@@ -14,7 +14,7 @@ from worldmodels_fast.bench.op_inputs import Op, OpInputs, checked_loop
 from worldmodels_fast.bench.packing import rival_weights
 from worldmodels_fast.bench.timing import Loop
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NOISE_AT_ONCE = 1 << 16
 """Random numbers are drawn for several steps at once, up to so many."""
 
@@ -22,15 +22,15 @@ NOISE_AT_ONCE = 1 << 16
 class TorchModel:
     """M and controllers as tensors; products in `dtype`, everything else in float32."""
 
-    def __init__(self, case: Case, params: F32, dtype: torch.dtype) -> None:
+    def __init__(self, case: Case, params: F32, dtype: torch.dtype, device: str = "cpu") -> None:
         packed, w = rival_weights(case, params), case.weights
         self.case, self.dtype = case, dtype
-        self.lstm = torch.from_numpy(packed.lstm).to(dtype)
-        self.lstm_bias = torch.from_numpy(packed.lstm_bias).to(dtype)
-        self.head = torch.from_numpy(packed.head).to(dtype)
-        self.head_bias = torch.from_numpy(packed.head_bias).to(dtype)
-        self.control = torch.from_numpy(packed.control)
-        self.control_bias = torch.from_numpy(packed.control_bias)
+        self.lstm = torch.from_numpy(packed.lstm).to(device, dtype)
+        self.lstm_bias = torch.from_numpy(packed.lstm_bias).to(device, dtype)
+        self.head = torch.from_numpy(packed.head).to(device, dtype)
+        self.head_bias = torch.from_numpy(packed.head_bias).to(device, dtype)
+        self.control = torch.from_numpy(packed.control).to(device)
+        self.control_bias = torch.from_numpy(packed.control_bias).to(device)
         self.members = params.shape[0]
         self.mixture_size = 3 * w.n_mixtures * w.latent_dim
 
@@ -65,13 +65,16 @@ class EagerDream:
 
     depth = 1
 
-    def __init__(self, case: Case, params: F32, rollouts: int, precision: str) -> None:
-        self.model = TorchModel(case, params, DTYPES[precision])
+    def __init__(
+        self, case: Case, params: F32, rollouts: int, precision: str, device: str = "cpu"
+    ) -> None:
+        self.device = device
+        self.model = TorchModel(case, params, DTYPES[precision], device)
         self.n = params.shape[0] * rollouts
         w = case.weights
         a, done = w.latent_dim + w.action_dim, int(w.predicts_done)
         # What the LSTM's product reads, [z | action | restart | h]; its parts are written in place.
-        self.x = torch.zeros(self.n, a + done + w.hidden_dim, dtype=self.model.dtype)
+        self.x = torch.zeros(self.n, a + done + w.hidden_dim, dtype=self.model.dtype, device=device)
         self.x_z, self.x_action = self.x[:, : w.latent_dim], self.x[:, w.latent_dim : a]
         self.x_restart, self.x_h = self.x[:, a : a + done], self.x[:, a + done :]
 
@@ -91,21 +94,25 @@ class EagerDream:
     def run(self, steps: int) -> F32:
         """So many steps of all rollouts; their lengths (N,)."""
         w = self.model.case.weights
-        z = torch.randn(self.n, w.latent_dim)
-        h, c = torch.zeros(2, self.n, w.hidden_dim)
-        length, alive = torch.zeros(self.n), torch.ones(self.n, dtype=torch.bool)
-        at_once = min(steps, max(1, NOISE_AT_ONCE // z.numel()))
+        z = torch.randn(self.n, w.latent_dim, device=self.device)
+        h, c = torch.zeros(2, self.n, w.hidden_dim, device=self.device)
+        length, alive = (
+            torch.zeros(self.n, device=self.device),
+            torch.ones(self.n, dtype=torch.bool, device=self.device),
+        )
+        most = NOISE_AT_ONCE if self.device == "cpu" else 64 * NOISE_AT_ONCE
+        at_once = min(steps, max(1, most // z.numel()))
         for t in range(steps):
             if t < 2:
                 self.x_restart.fill_(float(t == 0))
             if t % at_once == 0:
-                uniform = torch.rand(at_once, self.n, 1, w.latent_dim)
-                normal = torch.randn(at_once, self.n, w.latent_dim)
+                uniform = torch.rand(at_once, self.n, 1, w.latent_dim, device=self.device)
+                normal = torch.randn(at_once, self.n, w.latent_dim, device=self.device)
             z, h, c, done = self.step(z, h, c, uniform[t % at_once], normal[t % at_once])
             length += alive
             if w.predicts_done:
                 alive &= done[:, 0] <= NEVER_DONE
-        return np.asarray(length)
+        return np.asarray(length.cpu())
 
     @torch.inference_mode()
     def advance(
@@ -113,16 +120,17 @@ class EagerDream:
     ) -> tuple[F32, F32, F32, F32 | None]:
         """See `check.Advances`."""
         self.x_restart.fill_(1.0)
-        got = self.step(*map(torch.from_numpy, (z, h, c, uniform[0][:, None], normal[0])))
-        z, h, c, done = (x.float().numpy() for x in got)
+        given = (z, h, c, uniform[0][:, None], normal[0])
+        got = self.step(*(torch.from_numpy(x).to(self.device) for x in given))
+        z, h, c, done = (x.float().cpu().numpy() for x in got)
         return z, h, c, done[:, 0] if done.size else None
 
 
-def make_dream(case: Case, n: int, precision: str) -> Loop:
+def make_dream(case: Case, n: int, precision: str, device: str = "cpu") -> Loop:
     """A dream of N rollouts to be timed, checked; its unit is a dream step."""
     members, rollouts = split(n)
     params = case.params(members)
-    dream = EagerDream(case, params, rollouts, precision)
+    dream = EagerDream(case, params, rollouts, precision, device)
     check_advance(f"torch eager {precision}", dream, case, params, precision)
     return Loop(dream.run, per_count=n)
 

@@ -15,6 +15,9 @@ import gymnasium
 FRAME_SIZE = 64
 """Height and width in pixels of the frames that V eats."""
 
+CAR_RACING_ENV_ID = "worldmodels_fast/CarRacing-v0"
+"""CarRacing with Gymnasium's own observation, 96x96: takes the place of CarRacing-v3, but fast."""
+
 DREAM_ENV_ID = "worldmodels_fast/TakeCoverDream-v0"
 """The dream as a vector environment, for `gymnasium.make_vec`."""
 
@@ -43,6 +46,15 @@ class EnvironmentCard:
 
 
 ENVIRONMENTS: dict[str, EnvironmentCard] = {
+    "car-racing": EnvironmentCard(
+        env_id="worldmodels_fast/CarRacing64-v0",
+        entry_point="worldmodels_fast.envs.car_racing:CarRacingEnv",
+        action_dim=3,
+        max_steps=1000,
+        random_score=None,
+        solved_score=900.0,
+        kwargs={"frame": "world-models"},
+    ),
     "take-cover": EnvironmentCard(
         env_id="worldmodels_fast/TakeCover-v0",
         entry_point="worldmodels_fast.envs.take_cover:TakeCoverEnv",
@@ -81,6 +93,12 @@ def register_environments() -> None:
                 # made without Gymnasium's wrappers.
                 max_episode_steps=None,
             )
+    if CAR_RACING_ENV_ID not in gymnasium.registry:
+        gymnasium.register(
+            id=CAR_RACING_ENV_ID,
+            entry_point=ENVIRONMENTS["car-racing"].entry_point,
+            reward_threshold=ENVIRONMENTS["car-racing"].solved_score,
+        )
     if DREAM_ENV_ID not in gymnasium.registry:
         gymnasium.register(
             id=DREAM_ENV_ID, vector_entry_point="worldmodels_fast.dream:DreamVectorEnv"

@@ -1,0 +1,120 @@
+"""Learning curves: a run's beside that of the paper's authors, in generations and in core-hours.
+
+The authors' logs (github.com/hardmaru/WorldModelsExperiments, MIT licence) are not part of this
+package. Where a copy lies beside it, in the folder that WMF_PUBLISHED names or in
+../shared/data/ha2018, the whole curve is drawn, else what is commonly quoted of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from worldmodels_fast.training import read_metrics
+
+__all__ = ["Curve", "authors_curve", "curve_of", "curves_of", "draw_curves"]
+
+AUTHORS_CORES = 64
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How the score of the distribution's mean grew.
+
+    Attributes:
+        name: for the legend.
+        points: (generations done, core-hours, mean score in the dream); core-hours are NaN where
+            they are not known.
+    """
+
+    name: str
+    points: tuple[tuple[int, float, float], ...]
+
+
+AUTHORS_QUOTED = Curve(
+    "the authors, tau 1.25, 64 cores (quoted)",
+    ((25, math.nan, 702.0), (200, 4.0 * AUTHORS_CORES, 815.0), (1800, 54.0 * AUTHORS_CORES, 958.0)),
+)
+"""Best scores so far: 54 hours on 64 cores in all."""
+
+
+def published_folder() -> Path:
+    """Return where the authors' logs are looked for."""
+    beside = Path(__file__).parents[2] / "shared" / "data" / "ha2018"
+    return Path(os.environ.get("WMF_PUBLISHED", beside))
+
+
+def authors_curve(folder: Path | None = None) -> Curve:
+    """Return the authors' curve for Take Cover: from their logs, or what is quoted of it.
+
+    Args:
+        folder: with `doom/cma.hist.json` and `doom/cma.hist_best.json`; None for
+            `published_folder`.
+    """
+    path = (folder or published_folder()) / "doom" / "cma.hist_best.json"
+    if not path.is_file():
+        return AUTHORS_QUOTED
+    # Rows: generation, seconds, "improvement", x, "curr", score, "prev", x, "best", best so far.
+    points = tuple(
+        (int(row[0]), row[1] * AUTHORS_CORES / 3600, float(row[row.index("curr") + 1]))
+        for row in json.loads(path.read_text())
+    )
+    return Curve("the authors, tau 1.25, 64 cores", points)
+
+
+def curve_of(folder: Path, name: str) -> Curve | None:
+    """Return a run's curve, or None if no mean has been scored yet.
+
+    Core-hours count every processor of the machine, and the evolution alone: not the real games in
+    which the exploit gap was watched.
+
+    Args:
+        folder: the run's; a row of the temperature table is a run, too.
+        name: for the legend.
+    """
+    record = folder / "stages" / "evolve.json"
+    cores = json.loads(record.read_text())["processors"] if record.is_file() else math.nan
+    points, seconds = [], 0.0
+    for row in read_metrics(folder / "history.jsonl"):
+        seconds += row["seconds"]
+        if "mean_score" in row:
+            points.append((row["generation"] + 1, seconds * cores / 3600, row["mean_score"]))
+    return Curve(name, tuple(points)) if points else None
+
+
+def curves_of(folder: Path) -> list[Curve]:
+    """Return a run's own curve and those of its temperature table, as far as they are there."""
+    rows = sorted(
+        (folder / "sweep").glob("tau-*"), key=lambda path: float(path.name.removeprefix("tau-"))
+    )
+    found = [curve_of(path, f"ours, {path.name.replace('-', ' ')}") for path in rows]
+    config = folder / "config.json"
+    settings = json.loads(config.read_text()) if config.is_file() else {}
+    tau = settings.get("evolve", {}).get("temperature")
+    if tau is None:
+        found.insert(0, curve_of(folder, "ours"))
+    elif folder / "sweep" / f"tau-{tau:g}" not in rows:
+        found.insert(0, curve_of(folder, f"ours, tau {tau:g}"))
+    return [curve for curve in found if curve is not None]
+
+
+def draw_curves(ours: Sequence[Curve], authors: Curve) -> Figure:
+    """Draw curves beside the authors' (grey), against generations and against core-hours."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for curve in (authors, *ours):
+        generations, hours, scores = zip(*curve.points, strict=True)
+        style = {"color": "0.6", "zorder": 1} if curve is authors else {}
+        for axes, x in zip(panels, (generations, hours), strict=True):
+            axes.plot(x, scores, "o-", ms=3, lw=1.2, label=curve.name, **style)
+    for axes, label in zip(panels, ("generations", "core-hours"), strict=True):
+        axes.set(xlabel=label, xscale="log")
+    panels[0].set(ylabel="score of the mean in the dream, steps")
+    panels[0].legend(fontsize=8)
+    return figure
