@@ -412,6 +412,7 @@ def test_the_smoke_recipe_from_end_to_end(tmp_path, capsys):
     assert not list(folder.rglob("*unfinished*"))
 
     # Again: all is finished, nothing is done but the report.
+    capsys.readouterr()
     assert cli.main(command) == 0
     assert capsys.readouterr().out.count("finished before") == len(STAGES) - 1
     for name, record in records.items():
