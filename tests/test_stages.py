@@ -12,9 +12,9 @@ import torch
 from small_episodes import made_up_latents
 from small_runs import TOY, finish, small_config, with_evolve, write_small_run
 
-from worldmodels_fast import MDNRNN, VAE, World, cli, data, envs, load_pretrained, stages
+from worldmodels_fast import MDNRNN, VAE, World, cli, data, envs, load_pretrained, ops, stages
 from worldmodels_fast.evolution import derive_seed, load_means
-from worldmodels_fast.recipes import GapConfig, make_recipe
+from worldmodels_fast.recipes import DeathConfig, GapConfig, make_recipe
 from worldmodels_fast.rollout import Game
 from worldmodels_fast.stages import STAGES, Run, Stage, adopt, compare_run, run_all, run_stage
 
@@ -371,6 +371,39 @@ def test_ablations_evolve_and_play(tmp_path, toy_game, settings):
 
 
 # --- all of it --------------------------------------------------------------------------------
+
+
+def test_a_calibrated_death_is_the_one_that_was_fitted_after_ms_training(tmp_path, toy_game):
+    config = with_evolve(small_config(), generations=1)
+    run = write_small_run(tmp_path, dataclasses.replace(config, death=DeathConfig(calibrated=True)))
+    with pytest.raises(ValueError, match=r"death\.calibrated: M has no calibration: .*train-rnn"):
+        run_stage("evolve", run)
+    path = tmp_path / "stages" / "train-rnn.json"
+    record = json.loads(path.read_text())
+    record["figures"]["death"] = {"none": "done: expected some ends, got 0/9"}
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="no calibration: done: expected some ends"):
+        run_stage("evolve", run)
+    record["figures"]["death"] = {"threshold": 2.5, "temperature": 1.25}
+    path.write_text(json.dumps(record))
+    run_stage("evolve", run)
+    dream = World.load(run.world).config["dream"]
+    assert (dream["done_threshold"], dream["done_temperature"]) == (2.5, 1.25)
+
+
+def test_other_deaths_make_a_stage_stale(tmp_path, toy_game):
+    run = write_small_run(tmp_path, with_evolve(small_config(), generations=1))
+    run_stage("evolve", run)
+    other = dataclasses.replace(run.config, death=DeathConfig(threshold=1.0))
+    with pytest.raises(ValueError, match=r"evolve is finished .*death\.threshold: 0\.0, now 1\.0"):
+        Run.open(tmp_path, other)
+
+
+@pytest.mark.skipif(not ops.why_no_cuda(), reason="there is a CUDA device")
+def test_evolving_on_a_device_that_is_not_there_says_why(tmp_path, toy_game):
+    run = write_small_run(tmp_path, with_evolve(small_config(), device="cuda"))
+    with pytest.raises(ValueError, match="CUDA"):
+        run_stage("evolve", run)
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ class EvolveConfig:
             of `evolve`'s ``watch`` not counted).
         precision: of the dream's matrix products, "fp32", "bf16", "int8" or "auto",
             which is bf16 where the machine has instructions for it.
+        device: where it is dreamt, "cpu", "cuda" or "cuda:1"; "auto" in `precision` is fp16 there.
         cma_options: passed through to ``cma.CMAEvolutionStrategy``; its termination criteria
             count only if they are named here.
     """
@@ -66,6 +67,7 @@ class EvolveConfig:
     eval_rollouts: int = 1024
     max_minutes: float | None = None
     precision: str = "fp32"
+    device: str = "cpu"
     cma_options: dict[str, Any] = field(default_factory=dict)
 
     def check(self, n_params: int) -> None:

@@ -422,6 +422,7 @@ def stage_evolve(run: Run) -> dict[str, Any]:
         controller,
         latents,
         precision=config.precision,
+        device=config.device,
         **run.dream_settings(),
     )
     means: list[float] = []

@@ -95,7 +95,7 @@ def _do_row(run: Run, temperature: float) -> None:
         return
     world = World.load(row.world)
     began = time.perf_counter()
-    dream = world.dream(precision=evolve.precision)
+    dream = world.dream(precision=evolve.precision, device=evolve.device)
     params = world.controller.flat.detach().numpy()[None]
     returns = dream.evaluate(params, config.dream_rollouts, asked["dream_seed"]).returns[0]
     dream_seconds = time.perf_counter() - began
