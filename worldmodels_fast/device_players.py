@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from worldmodels_fast import ops
 from worldmodels_fast.envs import FRAME_SIZE
+from worldmodels_fast.slots import SlotNoise, Slots, check_parts
 
 if TYPE_CHECKING:
     from worldmodels_fast.mdn_rnn import MDNRNN
@@ -31,12 +32,8 @@ __all__ = ["DeviceEncoder", "DevicePlayers"]
 
 Floats = npt.NDArray[np.float32]
 Frames = npt.NDArray[np.uint8]
-Slots = npt.NDArray[np.intp]
 
 FRAME_BYTES = FRAME_SIZE * FRAME_SIZE * 3
-
-NOISE_STEPS = 64
-"""An episode's normals are drawn for so many steps at a time; a generator's call is not free."""
 
 
 class DeviceEncoder:
@@ -104,8 +101,7 @@ class DevicePlayers:
         precision: str = "fp32",
         device: str = "cuda",
     ) -> None:
-        if latent not in ("sample", "mu"):
-            raise ValueError(f"latent: expected 'sample' or 'mu', got {latent!r}")
+        check_parts(vae, mdn_rnn, controller, latent)
         self.spec = controller
         self._model: ops.PackedMDNRNN | None = None
         if mdn_rnn is not None and {"h", "c"} & set(controller.features):
@@ -114,9 +110,7 @@ class DevicePlayers:
         self._device = torch.device(device)
         self._vae = DeviceEncoder(vae, vae_precision, self._device)
         self._sampled = latent == "sample"
-        self._rngs: list[np.random.Generator] = [np.random.default_rng(0)] * slots
-        self._noise = np.zeros((slots, NOISE_STEPS, vae.latent_dim), np.float32)
-        self._drawn = np.full(slots, NOISE_STEPS)  # steps' noise used of what was drawn
+        self._noise = SlotNoise(slots, vae.latent_dim)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, device=self._device)
@@ -145,8 +139,7 @@ class DevicePlayers:
         self._c[slot] = 0.0
         self._restart[slot] = 1.0
         if rng is not None:
-            self._rngs[slot] = rng
-            self._drawn[slot] = NOISE_STEPS
+            self._noise.begin(slot, rng)
 
     @torch.inference_mode()
     def act(self, slots: Slots, frames: Frames) -> tuple[Any, Floats]:
@@ -164,7 +157,7 @@ class DevicePlayers:
         rows["frame"] = frames.reshape(n, -1)
         rows["slot"] = slots
         if self._sampled:
-            rows["noise"] = self._next_noise(slots)
+            rows["noise"] = self._noise.next(slots)
         self._there[:n].copy_(self._up[:n], non_blocking=True)
         everywhere = self._there[:, :FRAME_BYTES].view(-1, FRAME_SIZE, FRAME_SIZE, 3)
         mu, logvar = (x[:n] for x in self._vae(everywhere))
@@ -195,11 +188,3 @@ class DevicePlayers:
         """The first n rows' noise or slot, as numbers."""
         begin, end = [*self._offsets, self._there.shape[1]][which : which + 2]
         return self._there[:n, begin:end].contiguous().view(dtype)
-
-    def _next_noise(self, slots: Slots) -> Floats:
-        for slot in slots[self._drawn[slots] == NOISE_STEPS]:
-            self._rngs[slot].standard_normal(dtype=np.float32, out=self._noise[slot])
-            self._drawn[slot] = 0
-        noise: Floats = self._noise[slots, self._drawn[slots]]
-        self._drawn[slots] += 1
-        return noise

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ctypes import c_ubyte
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -37,6 +37,7 @@ from worldmodels_fast.device_players import DevicePlayers
 from worldmodels_fast.encoder import PackedEncoder, VAEPrecision
 from worldmodels_fast.envs import FRAME_SIZE
 from worldmodels_fast.evolution import derive_seed
+from worldmodels_fast.slots import Latent, SlotNoise, Slots, check_parts
 from worldmodels_fast.workers import (
     MAX_TRIES,
     WorkerProcess,
@@ -56,16 +57,11 @@ __all__ = ["Episode", "EpisodeResult", "Game", "GameResult", "Latent", "Players"
 
 Floats = npt.NDArray[np.float32]
 Frames = npt.NDArray[np.uint8]
-Slots = npt.NDArray[np.intp]
-Latent = Literal["sample", "mu"]
 
 FRAME_SHAPE = (FRAME_SIZE, FRAME_SIZE, 3)
 
 SLOTS_PER_WORKER = 16
 """Batches are of about half as many: V, M and C need no longer, a row, for eight than for more."""
-
-_NOISE_STEPS = 64
-"""An episode's normals are drawn for so many steps at a time; a generator's call is not free."""
 
 _LOOK_SECONDS = 0.5
 """A dead worker's pipe ends at once, unless a process that it started holds it open; then the
@@ -107,9 +103,7 @@ class Players:
         threads: int = 1,
         backend: str | None = None,
     ) -> None:
-        if latent not in ("sample", "mu"):
-            raise ValueError(f"latent: expected 'sample' or 'mu', got {latent!r}")
-        _check_sizes(vae, mdn_rnn, controller)
+        check_parts(vae, mdn_rnn, controller, latent)
         self.spec = controller
         self._vae = PackedEncoder(vae, vae_precision)
         self._model: ops.PackedMDNRNN | None = None
@@ -122,9 +116,7 @@ class Players:
         self._h = np.zeros((slots, controller.hidden_dim), np.float32)
         self._c = np.zeros((slots, controller.hidden_dim), np.float32)
         self._restart = np.ones(slots, np.float32)
-        self._rngs: list[np.random.Generator] = [np.random.default_rng(0)] * slots
-        self._noise = np.empty((slots, _NOISE_STEPS, vae.latent_dim), np.float32)
-        self._drawn = np.full(slots, _NOISE_STEPS)  # steps' noise used of what was drawn
+        self._noise = SlotNoise(slots, vae.latent_dim)
 
     def begin(self, slot: int, params: Floats, rng: np.random.Generator | None = None) -> None:
         """Begin an episode in a slot.
@@ -139,8 +131,7 @@ class Players:
         self._c[slot] = 0.0
         self._restart[slot] = 1.0
         if rng is not None:
-            self._rngs[slot] = rng
-            self._drawn[slot] = _NOISE_STEPS
+            self._noise.begin(slot, rng)
 
     def act(self, slots: Slots, frames: Frames) -> tuple[Floats, Floats]:
         """See and act: z (n, Z) and actions (n, A) of n different slots.
@@ -152,7 +143,7 @@ class Players:
         mu, logvar = self._vae(frames)
         z: Floats = np.ascontiguousarray(mu)
         if self._latent == "sample":
-            z = z + np.exp(0.5 * logvar) * self._next_noise(slots)
+            z = z + np.exp(0.5 * logvar) * self._noise.next(slots)
         h = self._h[slots] if "h" in self.spec.features else None
         c = self._c[slots] if "c" in self.spec.features else None
         return z, ops.controller_forward(
@@ -175,33 +166,6 @@ class Players:
             self._h[slots] = step.h
             self._c[slots] = step.c
             self._restart[slots] = 0.0
-
-    def _next_noise(self, slots: Slots) -> Floats:
-        for slot in slots[self._drawn[slots] == _NOISE_STEPS]:
-            self._rngs[slot].standard_normal(dtype=np.float32, out=self._noise[slot])
-            self._drawn[slot] = 0
-        noise: Floats = self._noise[slots, self._drawn[slots]]
-        self._drawn[slots] += 1
-        return noise
-
-
-def _check_sizes(vae: VAE, mdn_rnn: MDNRNN | None, spec: ops.ControllerSpec) -> None:
-    if mdn_rnn is None:
-        if seen := {"h", "c"} & set(spec.features):
-            raise ValueError(
-                f"mdn_rnn: the controller sees {' and '.join(sorted(seen))}, M's memory; "
-                "expected an MDNRNN, got None"
-            )
-        sizes: dict[str, tuple[int, ...]] = {"latent_dim": (vae.latent_dim, spec.latent_dim)}
-    else:
-        sizes = {
-            "latent_dim": (vae.latent_dim, mdn_rnn.latent_dim, spec.latent_dim),
-            "hidden_dim": (mdn_rnn.hidden_dim, spec.hidden_dim),
-            "action_dim": (mdn_rnn.action_dim, spec.action_dim),
-        }
-    for name, values in sizes.items():
-        if len(set(values)) > 1:
-            raise ValueError(f"vae, mdn_rnn, controller: they differ in {name}: {values}")
 
 
 # --- the game ---------------------------------------------------------------------------------
@@ -323,7 +287,6 @@ class Game:
                 backend=backend,
             )
         else:
-            _check_sizes(vae, mdn_rnn, self.spec)
             self._players = DevicePlayers(
                 vae,
                 mdn_rnn,
