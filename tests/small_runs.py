@@ -8,7 +8,7 @@ import torch
 from small_episodes import made_up_latents
 from small_worlds import small_mdn_rnn
 
-from worldmodels_fast import VAE, data, envs, stages
+from worldmodels_fast import VAE, data, envs
 from worldmodels_fast.evolution import EvolveConfig
 from worldmodels_fast.recipes import (
     EvaluateConfig,
@@ -16,7 +16,8 @@ from worldmodels_fast.recipes import (
     RunConfig,
     SweepConfig,
 )
-from worldmodels_fast.stages import STAGES, Run
+from worldmodels_fast.stages import STAGES, Run, open_run, pipeline
+from worldmodels_fast.stages.run import save_weights, write_json
 from worldmodels_fast.training import RNNConfig, VAEConfig
 
 TOY = envs.EnvironmentCard("toy_game:Toy-v0", "toy_game:Toy", 1, 40, None, 50.0)
@@ -42,10 +43,10 @@ def small_config() -> RunConfig:
 
 def write_small_run(folder: Path, config: RunConfig, seed: int = 0) -> Run:
     """Write V, M and latents, and the records that say that they are finished."""
-    run = Run.open(folder, config)
+    run = open_run(folder, config)
     torch.manual_seed(seed)
-    stages._save_weights(VAE(4), folder / "vae.safetensors")
-    stages._save_weights(small_mdn_rnn(seed=seed), folder / "mdn_rnn.safetensors")
+    save_weights(VAE(4), folder / "vae.safetensors")
+    save_weights(small_mdn_rnn(seed=seed), folder / "mdn_rnn.safetensors")
     for shard in range(3):
         data.write_latents(folder / "latents", shard, made_up_latents([4, 3], 4, seed=shard))
     (folder / "episodes").mkdir(exist_ok=True)
@@ -59,13 +60,13 @@ def finish(run: Run, name: str) -> None:
     record = {
         "stage": name,
         "id": uuid.uuid4().hex,
-        "settings": stages._settings(name, run),
-        "inputs": stages._inputs(name, run),
+        "settings": pipeline._settings(name, run),
+        "inputs": pipeline._inputs(name, run),
         "figures": {},
         "seconds": 1.0,
     }
     assert name in STAGES
-    stages._write_json(run.folder / "stages" / f"{name}.json", record)
+    write_json(run.folder / "stages" / f"{name}.json", record)
 
 
 def with_evolve(config: RunConfig, **settings: object) -> RunConfig:

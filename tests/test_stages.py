@@ -12,11 +12,21 @@ import torch
 from small_episodes import made_up_latents
 from small_runs import TOY, finish, small_config, with_evolve, write_small_run
 
-from worldmodels_fast import MDNRNN, VAE, World, cli, data, envs, load_pretrained, ops, stages
+from worldmodels_fast import MDNRNN, VAE, World, cli, data, envs, load_pretrained, ops
 from worldmodels_fast.evolution import derive_seed, load_means
 from worldmodels_fast.recipes import DeathConfig, GapConfig, make_recipe
 from worldmodels_fast.rollout import Game
-from worldmodels_fast.stages import STAGES, Run, Stage, adopt, compare_run, run_all, run_stage
+from worldmodels_fast.stages import (
+    STAGES,
+    Run,
+    Stage,
+    adopt,
+    compare_run,
+    open_run,
+    run_all,
+    run_stage,
+)
+from worldmodels_fast.stages.run import save_weights, write_json
 
 SMOKE = make_recipe("take-cover-smoke")
 
@@ -61,7 +71,7 @@ def toy_stages():
 def test_stages_run_once(tmp_path, toy_stages, capsys):
     done, _ = toy_stages
     folder = tmp_path / "a" / "b"
-    run = Run.open(folder, SMOKE)
+    run = open_run(folder, SMOKE)
     assert Run.load(folder) == run
     run_all(run)
     assert done == ["collect", "train-vae", "encode"]
@@ -77,13 +87,13 @@ def test_stages_run_once(tmp_path, toy_stages, capsys):
         "encode.json",
         "train-vae.json",
     ]
-    run_all(Run.open(folder, SMOKE))
+    run_all(open_run(folder, SMOKE))
     assert len(done) == 3
     assert capsys.readouterr().out.count("finished before") == 3
 
 
 def test_changed_settings_are_an_error_that_changes_nothing(tmp_path, toy_stages):
-    run_all(Run.open(tmp_path, SMOKE))
+    run_all(open_run(tmp_path, SMOKE))
     for config, difference in (
         (changed("vae", steps=7), "vae.steps: 150, now 7"),
         (changed("collect", policies=("still",)), r"collect.policies: \[.*\], now \['still'\]"),
@@ -91,31 +101,31 @@ def test_changed_settings_are_an_error_that_changes_nothing(tmp_path, toy_stages
         (changed(None, env_kwargs={"skill": 5}), "env_kwargs.skill: 4, now 5"),
     ):
         with pytest.raises(ValueError, match=f"with other settings .*{difference}"):
-            Run.open(tmp_path, config)
+            open_run(tmp_path, config)
         with pytest.raises(ValueError, match=difference):
             run_all(Run(tmp_path, config))
     assert Run.load(tmp_path).config == SMOKE
     # These change no result, and those of a stage to come no finished one.
-    run_all(Run.open(tmp_path, changed("collect", workers=7)))
-    Run.open(tmp_path, changed("rnn", epochs=99))
+    run_all(open_run(tmp_path, changed("collect", workers=7)))
+    open_run(tmp_path, changed("rnn", epochs=99))
 
 
 def test_what_to_delete_is_said_and_enough(tmp_path, toy_stages):
     done, _ = toy_stages
-    run_all(Run.open(tmp_path, SMOKE))
+    run_all(open_run(tmp_path, SMOKE))
     other = changed("vae", steps=7)
     delete = r"delete stages/train-vae.json vae.log.jsonl vae.safetensors vae.checkpoint in there"
     with pytest.raises(ValueError, match=delete):
-        Run.open(tmp_path, other)
+        open_run(tmp_path, other)
     for name in re.search("delete (.*) in there", delete)[1].split():
         (tmp_path / name).unlink()
     # What was made with the old V is not silently taken for the new one's.
     with pytest.raises(ValueError, match=r"encode is finished .*from an earlier train-vae"):
-        Run.open(tmp_path, other)
+        open_run(tmp_path, other)
     for name in ("stages/encode.json", "latents"):
         (tmp_path / name).unlink()
     done.clear()
-    run_all(Run.open(tmp_path, other))
+    run_all(open_run(tmp_path, other))
     assert done == ["train-vae", "encode"]
 
 
@@ -123,48 +133,48 @@ def test_a_half_done_stage_keeps_its_settings(tmp_path, toy_stages):
     done, failing = toy_stages
     failing.add("train-vae")
     with pytest.raises(KeyboardInterrupt):
-        run_all(Run.open(tmp_path, SMOKE))
+        run_all(open_run(tmp_path, SMOKE))
     assert Run.load(tmp_path).record("train-vae") is None
     with pytest.raises(ValueError, match=r"train-vae is half done .*vae.steps: 150, now 7"):
-        Run.open(tmp_path, changed("vae", steps=7))
+        open_run(tmp_path, changed("vae", steps=7))
     failing.clear()
-    run_all(Run.open(tmp_path, SMOKE))
+    run_all(open_run(tmp_path, SMOKE))
     assert done == ["collect", "train-vae", "train-vae", "encode"]
     # One that was begun and has written nothing binds nobody.
     (tmp_path / "stages" / "encode.json").rename(tmp_path / "stages" / "encode.begun.json")
     (tmp_path / "latents").unlink()
-    run_all(Run.open(tmp_path, SMOKE))
+    run_all(open_run(tmp_path, SMOKE))
 
 
 def test_records_without_identity_are_taken_as_they_are(tmp_path, toy_stages):
     done, _ = toy_stages
-    run = Run.open(tmp_path, SMOKE)
+    run = open_run(tmp_path, SMOKE)
     run_all(run)
     for path in (tmp_path / "stages").iterdir():
         record = json.loads(path.read_text())
         del record["id"], record["inputs"]
         path.write_text(json.dumps(record))
-    run_all(Run.open(tmp_path, SMOKE))
+    run_all(open_run(tmp_path, SMOKE))
     assert len(done) == 3
 
 
 def test_settings_that_a_record_does_not_know_are_at_their_defaults(tmp_path, toy_stages):
-    run = Run.open(tmp_path, SMOKE)
+    run = open_run(tmp_path, SMOKE)
     run_all(run)
     path = tmp_path / "stages" / "train-vae.json"
     record = json.loads(path.read_text())
     del record["settings"]["vae"]["kl_tolerance"]
     path.write_text(json.dumps(record))
-    run_all(Run.open(tmp_path, SMOKE))
+    run_all(open_run(tmp_path, SMOKE))
     with pytest.raises(ValueError, match=r"vae.kl_tolerance: 0.5, now 0.7"):
-        Run.open(tmp_path, changed("vae", kl_tolerance=0.7))
+        open_run(tmp_path, changed("vae", kl_tolerance=0.7))
 
 
 def test_a_half_done_stage_knows_what_it_was_begun_from(tmp_path, toy_stages):
     _, failing = toy_stages
     STAGES["encode"] = dataclasses.replace(STAGES["encode"], resumes_blindly=False)
     failing.add("encode")
-    run = Run.open(tmp_path, SMOKE)
+    run = open_run(tmp_path, SMOKE)
     with pytest.raises(KeyboardInterrupt):
         run_all(run)
     finish(run, "train-vae")  # V is trained anew
@@ -174,10 +184,10 @@ def test_a_half_done_stage_knows_what_it_was_begun_from(tmp_path, toy_stages):
 
 def test_a_run_begins_with_what_another_has_finished(tmp_path, toy_stages):
     done, _ = toy_stages
-    base = Run.open(tmp_path / "base", SMOKE)
+    base = open_run(tmp_path / "base", SMOKE)
     run_all(base)
     done.clear()
-    same = Run.open(tmp_path / "same", dataclasses.replace(SMOKE, recipe="take-cover-z-only"))
+    same = open_run(tmp_path / "same", dataclasses.replace(SMOKE, recipe="take-cover-z-only"))
     for _ in range(2):  # once more does nothing
         assert adopt(same, base) == ["collect", "train-vae", "encode"]
     run_all(same)
@@ -188,19 +198,19 @@ def test_a_run_begins_with_what_another_has_finished(tmp_path, toy_stages):
     assert (same.folder / "latents").is_symlink()
     assert (same.folder / "latents").resolve() == (base.folder / "latents").resolve()
 
-    other = Run.open(tmp_path / "other", changed("vae", steps=7))
+    other = open_run(tmp_path / "other", changed("vae", steps=7))
     assert adopt(other, base) == ["collect"]
     run_all(other)
     assert done == ["train-vae", "encode"]
     assert adopt(other, base) == ["collect"]  # its own V stays its own
 
-    begun = Run.open(tmp_path / "begun", SMOKE)
-    stages._write_json(begun.folder / "stages" / "train-vae.begun.json", {})
+    begun = open_run(tmp_path / "begun", SMOKE)
+    write_json(begun.folder / "stages" / "train-vae.begun.json", {})
     assert adopt(begun, base) == ["collect"]  # its own training is going on
 
     finish(base, "train-vae")
     with pytest.raises(ValueError, match=r"encode is finished in .*from an earlier train-vae"):
-        adopt(Run.open(tmp_path / "new", SMOKE), base)
+        adopt(open_run(tmp_path / "new", SMOKE), base)
     finish(base, "encode")
     with pytest.raises(ValueError, match=r"same: its train-vae is that of .*base, where it has"):
         adopt(same, base)
@@ -210,7 +220,7 @@ def test_a_run_begins_with_what_another_has_finished(tmp_path, toy_stages):
 
 
 def test_a_damaged_record_is_named(tmp_path, toy_stages):
-    run = Run.open(tmp_path, SMOKE)
+    run = open_run(tmp_path, SMOKE)
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "collect.json").write_text("{")
     with pytest.raises(ValueError, match=r"collect.json: not JSON .*delete it"):
@@ -218,9 +228,9 @@ def test_a_damaged_record_is_named(tmp_path, toy_stages):
 
 
 def test_a_folder_of_another_recipe(tmp_path):
-    Run.open(tmp_path, SMOKE)
+    open_run(tmp_path, SMOKE)
     with pytest.raises(ValueError, match="is a run of take-cover-smoke, not of take-cover-quick"):
-        Run.open(tmp_path, make_recipe("take-cover-quick"))
+        open_run(tmp_path, make_recipe("take-cover-quick"))
     with pytest.raises(ValueError, match="no run in here"):
         Run.load(tmp_path / "nowhere")
 
@@ -237,19 +247,19 @@ def test_stages_name_one_another_rightly():
 
 
 def test_damaged_weights_are_named(tmp_path):
-    run = Run.open(tmp_path, SMOKE)
+    run = open_run(tmp_path, SMOKE)
     (tmp_path / "vae.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"vae.safetensors: cannot be read .*`train-vae` again"):
         run.load_vae()
 
 
 def test_v_and_m_are_stored_in_fp32(tmp_path):
-    run = Run.open(tmp_path, changed("vae", latent_dim=3))
+    run = open_run(tmp_path, changed("vae", latent_dim=3))
     run = Run(tmp_path, dataclasses.replace(run.config, rnn=dataclasses.replace(SMOKE.rnn)))
     torch.manual_seed(0)
     vae, rnn = VAE(3), MDNRNN(3, 1, SMOKE.rnn.hidden_dim, predicts_done=True)
-    stages._save_weights(vae, tmp_path / "vae.safetensors")
-    stages._save_weights(rnn, tmp_path / "mdn_rnn.safetensors")
+    save_weights(vae, tmp_path / "vae.safetensors")
+    save_weights(rnn, tmp_path / "mdn_rnn.safetensors")
     for saved, loaded in ((vae, run.load_vae()), (rnn, run.load_mdn_rnn())):
         assert not loaded.training
         for name, tensor in saved.state_dict().items():
@@ -259,7 +269,7 @@ def test_v_and_m_are_stored_in_fp32(tmp_path):
 
 
 def test_first_latents_are_those_of_training_episodes(tmp_path):
-    run = Run.open(tmp_path, SMOKE)
+    run = open_run(tmp_path, SMOKE)
     with pytest.raises(ValueError, match="no latents; run the stage `encode` first"):
         run.first_latents()
     for shard in range(3):
@@ -396,7 +406,7 @@ def test_other_deaths_make_a_stage_stale(tmp_path, toy_game):
     run_stage("evolve", run)
     other = dataclasses.replace(run.config, death=DeathConfig(threshold=1.0))
     with pytest.raises(ValueError, match=r"evolve is finished .*death\.threshold: 0\.0, now 1\.0"):
-        Run.open(tmp_path, other)
+        open_run(tmp_path, other)
 
 
 @pytest.mark.skipif(not ops.why_no_cuda(), reason="there is a CUDA device")

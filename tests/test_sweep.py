@@ -12,7 +12,7 @@ from worldmodels_fast import cli, envs
 from worldmodels_fast.evaluation import EpisodeScore, Evaluation, summary
 from worldmodels_fast.evolution import derive_seed
 from worldmodels_fast.recipes import PAPER_TEMPERATURES, SweepConfig
-from worldmodels_fast.stages import Run, run_stage
+from worldmodels_fast.stages import Run, open_run, run_stage
 from worldmodels_fast.sweep import sweep
 from worldmodels_fast.temperatures import (
     PAPER,
@@ -178,4 +178,4 @@ def test_a_row_like_the_run_takes_its_controller(tmp_path, capsys):
     (run.folder / "stages" / "sweep-temperature.json").unlink()
     longer = dataclasses.replace(run.config, sweep=SweepConfig((0.5,), 4, 1, generations=6))
     with pytest.raises(ValueError, match=r"evolve.generations: 5, now 6.*use another folder"):
-        run_stage("sweep-temperature", Run.open(run.folder, longer))
+        run_stage("sweep-temperature", open_run(run.folder, longer))

@@ -17,7 +17,7 @@ from worldmodels_fast.pretrained import pretrained_names
 from worldmodels_fast.progress import console
 from worldmodels_fast.recipes import RECIPES, FidelityConfig, RunConfig, load_config, make_recipe
 from worldmodels_fast.scoring import ScoreConfig, compare_world, score_world
-from worldmodels_fast.stages import STAGES, Run, adopt, compare_run, run_all, run_stage
+from worldmodels_fast.stages import STAGES, Run, adopt, compare_run, open_run, run_all, run_stage
 
 PROGRAM = "worldmodels-fast"
 
@@ -113,7 +113,7 @@ def _run(args: list[str]) -> None:
         prog=f"{PROGRAM} run {recipe.recipe}",
         description=RECIPES[args[0]].__doc__,
     )
-    run = Run.open(options.folder, options.settings)
+    run = open_run(options.folder, options.settings)
     if base is not None:
         taken = adopt(run, base)
         console.print(
@@ -151,7 +151,7 @@ def _sweep(args: list[str]) -> None:
     options = tyro.cli(
         SweepOptions, default=SweepOptions(settings), args=rest, prog=f"{command} {folder}"
     )
-    sweep(Run.open(folder, options.settings), options.taus)
+    sweep(open_run(folder, options.settings), options.taus)
 
 
 def _folder_and_settings(args: list[str], hint: str = "") -> tuple[Path, RunConfig, list[str]]:
@@ -288,7 +288,7 @@ def _stage_command(stage: str) -> Callable[[list[str]], None]:
         settings = tyro.cli(
             RunConfig, default=settings, args=rest, prog=f"{PROGRAM} {stage} {folder}"
         )
-        run = Run.open(folder, settings)
+        run = open_run(folder, settings)
         if compare:
             compare_run(run)
         else:

@@ -25,7 +25,7 @@ from worldmodels_fast.evolution import derive_seed
 from worldmodels_fast.progress import StageProgress, console
 from worldmodels_fast.recipes import PAPER_TEMPERATURES, SweepConfig
 from worldmodels_fast.scoring import RANDOM_POLICY, controller_row, show, write_controller_rows
-from worldmodels_fast.stages import Run, adopt, run_stage
+from worldmodels_fast.stages import Run, adopt, open_run, run_stage
 from worldmodels_fast.temperatures import draw_temperatures, read_temperatures, temperatures_table
 
 __all__ = ["sweep"]
@@ -76,7 +76,7 @@ def _do_row(run: Run, temperature: float) -> None:
         rollouts=config.rollouts or run.config.evolve.rollouts,
     )
     settings = dataclasses.replace(run.config, evolve=evolve, sweep=SweepConfig())
-    row = Run.open(_row_folder(run, temperature), settings)
+    row = open_run(_row_folder(run, temperature), settings)
     adopt(row, run)
     run_stage("evolve", row)
 

@@ -1,0 +1,144 @@
+"""Stage `evolve`: C, and the finished world."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from worldmodels_fast.agent import World
+from worldmodels_fast.controller import LinearController
+from worldmodels_fast.dream import Dream
+from worldmodels_fast.evolution import Params, Record, Watch, derive_seed, evolve
+from worldmodels_fast.mdn_rnn import MDNRNN
+from worldmodels_fast.progress import StageProgress, sparkline
+from worldmodels_fast.rollout import Game
+from worldmodels_fast.stages.run import Run, save_weights
+from worldmodels_fast.vae import VAE
+
+
+def stage_evolve(run: Run) -> dict[str, Any]:
+    """Evolve C in the dream, and put the finished world together."""
+    config = run.config.evolve
+    vae, latents = run.load_vae(), run.first_latents()
+    mdn_rnn, controller, widened = run.player()
+    dream = Dream(
+        mdn_rnn,
+        controller,
+        latents,
+        precision=config.precision,
+        device=config.device,
+        **run.dream_settings(),
+    )
+    means: list[float] = []
+    gap = ""
+    progress = StageProgress("evolve", config.generations, "generations")
+    with progress, _watch_gap(run, vae, mdn_rnn, controller, dream, widened) as watch:
+
+        def on_generation(record: Record) -> None:
+            nonlocal gap
+            means.append(record["mean"])
+            if "gap" in record:
+                gap = (
+                    f"  dream {record['dream_score']:.0f} - game {record['real_score']:.0f} = gap "
+                    f"{record['gap']:.0f}"
+                )
+            rate = record["steps"] / record["seconds"]
+            scored = record.get("mean_score")
+            progress.update(
+                record["generation"] + 1,
+                f"mean {record['mean']:.0f} best {record['max']:.0f} {sparkline(means)} "
+                f"{rate:,.0f} steps/s" + ("" if scored is None else f"  scored {scored:.0f}") + gap,
+            )
+
+        result = evolve(
+            lambda population, rollouts, seed: dream.evaluate(widened(population), rollouts, seed),
+            run.new_controller().n_params,
+            config,
+            state_path=run.folder / "evolution_state.pickle",
+            history_path=run.folder / "history.jsonl",
+            means_path=run.folder / "means.safetensors",
+            seed=run.config.seed,
+            on_generation=on_generation,
+            watch=watch,
+        )
+    controller.set_flat(widened(result.params[None])[0])
+    save_weights(controller, run.folder / "controller.safetensors")
+    World(
+        vae=vae,
+        mdn_rnn=mdn_rnn,
+        controller=controller,
+        initial_latents=latents,
+        config={
+            "environment": run.config.environment,
+            "env_kwargs": run.config.env_kwargs,
+            "latent": run.config.controller.latent,
+            "dream": run.dream_settings(),
+            "recipe": run.config.recipe,
+            "seed": run.config.seed,
+        },
+    ).save(run.world)
+    return {
+        "score_in_the_dream": result.score,
+        "from_generation": result.generation,
+        "generations": len(result.history),
+        "stopped_by": result.stopped,
+        "dream_steps": sum(record["steps"] for record in result.history),
+        "precision": dream.model.precision,
+        "evolution_seconds": sum(record["seconds"] for record in result.history),
+        "gap_seconds": sum(record.get("gap_seconds", 0.0) for record in result.history),
+    }
+
+
+@contextlib.contextmanager
+def _watch_gap(
+    run: Run,
+    vae: VAE,
+    mdn_rnn: MDNRNN,
+    controller: LinearController,
+    dream: Dream,
+    widened: Callable[[Params], Params],
+) -> Iterator[Watch | None]:
+    """What measures the exploit gap while C evolves, or None if the run does not ask for it.
+
+    The games are the same after every generation, so that their scores differ by the controller
+    and not by luck.
+    """
+    config, evolve_config, seed = run.config.gap, run.config.evolve, run.config.seed
+    if not config.every:
+        yield None
+        return
+    with Game(
+        vae,
+        mdn_rnn,
+        controller,
+        run.card.env_id,
+        env_kwargs=run.config.env_kwargs,
+        latent=run.config.controller.latent,
+        workers=run.config.evaluate.workers,
+    ) as game:
+
+        def watch(record: Record, mean: Params) -> Record:
+            done = record["generation"] + 1
+            if done % config.every and done != evolve_config.generations:
+                return {}
+            began = time.perf_counter()
+            member = widened(mean[None])
+            real = game.evaluate(member, config.episodes, derive_seed(seed, "gap/game")).returns
+            dreamt = record.get("mean_score")
+            if dreamt is None:
+                noise = derive_seed(seed, "gap/dream", record["generation"])
+                returns = dream.evaluate(member, evolve_config.eval_rollouts, noise).returns
+                dreamt = float(np.mean(returns, dtype=np.float64))
+            return {
+                "dream_score": dreamt,
+                "real_score": float(real.mean()),
+                "real_std": float(real.std()),
+                "gap": dreamt - float(real.mean()),
+                "gap_seconds": time.perf_counter() - began,
+            }
+
+        yield watch

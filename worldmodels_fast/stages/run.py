@@ -1,0 +1,217 @@
+"""A run: its folder, its configuration, and what lies in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from worldmodels_fast import data, envs
+from worldmodels_fast.agent import World
+from worldmodels_fast.controller import LinearController
+from worldmodels_fast.evolution import Params, derive_seed
+from worldmodels_fast.mdn_rnn import MDNRNN
+from worldmodels_fast.recipes import RunConfig, load_config
+from worldmodels_fast.untrained import beside_untrained, reads_second_half, widen
+from worldmodels_fast.vae import VAE
+
+_NO_WIDTH = -60.0
+"""A log-variance that adds nothing to a float32."""
+
+FIRST_LATENTS = 1000
+"""Stored first frames from which dreams begin (the authors kept as many)."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its folder and its configuration."""
+
+    folder: Path
+    config: RunConfig
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        """Open a run that exists.
+
+        Raises:
+            ValueError: the folder holds none.
+        """
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{folder}: no run in here (no config.json)")
+        return cls(folder, load_config(folder / "config.json"))
+
+    @property
+    def card(self) -> envs.EnvironmentCard:
+        """The environment's card."""
+        return envs.ENVIRONMENTS[self.config.environment]
+
+    @property
+    def episodes(self) -> Path:
+        """Folder of the collected episodes."""
+        return self.folder / "episodes"
+
+    @property
+    def latents(self) -> Path:
+        """Folder of the encoded episodes."""
+        return self.folder / "latents"
+
+    @property
+    def world(self) -> Path:
+        """Folder of the finished world: V, M, C and first latents in 16 bits."""
+        return self.folder / "world"
+
+    def record(self, stage: str) -> dict[str, Any] | None:
+        """What a finished stage has left, or None."""
+        return read_json(self.folder / "stages" / f"{stage}.json")
+
+    def new_controller(self) -> LinearController:
+        """Return an untrained controller of this run's form."""
+        c, rnn, vae = self.config.controller, self.config.rnn, self.config.vae
+        return LinearController(
+            features=c.features,
+            latent_dim=vae.latent_dim,
+            hidden_dim=rnn.hidden_dim,
+            action_dim=self.card.action_dim,
+            bias=c.bias,
+            hidden_units=c.hidden_units,
+        )
+
+    def unevolved_world(self) -> World:
+        """Return V, M and first latents as a world whose controller is not evolved yet.
+
+        Raises:
+            ValueError: V or M is not trained yet.
+        """
+        config = self.config
+        return World(
+            vae=self.load_vae(),
+            mdn_rnn=self.load_mdn_rnn(),
+            controller=self.new_controller(),
+            initial_latents=self.first_latents(),
+            config={
+                "environment": config.environment,
+                "env_kwargs": config.env_kwargs,
+                "latent": config.controller.latent,
+                "dream": self.dream_settings(),
+                "seed": config.seed,
+            },
+        )
+
+    def dream_settings(self) -> dict[str, Any]:
+        """Return this run's settings of a `Dream`, as a world's config.json keeps them.
+
+        Raises:
+            ValueError: death is to be calibrated, and M has no calibration.
+        """
+        death = self.config.death
+        rule = {"done_threshold": death.threshold, "done_temperature": death.temperature}
+        if death.calibrated:
+            fit = (self.record("train-rnn") or {}).get("figures", {}).get("death", {})
+            if "threshold" not in fit:
+                why = fit.get("none", "it was trained before there was one; run `train-rnn` again")
+                raise ValueError(f"death.calibrated: M has no calibration: {why}")
+            rule = {"done_threshold": fit["threshold"], "done_temperature": fit["temperature"]}
+        evolve = self.config.evolve
+        return {"temperature": evolve.temperature, "max_steps": evolve.max_steps, **rule}
+
+    def load_vae(self) -> VAE:
+        """Return the trained V.
+
+        Raises:
+            ValueError: it is not trained yet.
+        """
+        model = VAE(self.config.vae.latent_dim)
+        model.load_state_dict(_weights(self.folder / "vae.safetensors", "train-vae"))
+        return model.eval()
+
+    def load_mdn_rnn(self) -> MDNRNN:
+        """Return the trained M.
+
+        Raises:
+            ValueError: it is not trained yet.
+        """
+        rnn = self.config.rnn
+        model = MDNRNN(
+            self.config.vae.latent_dim,
+            self.card.action_dim,
+            rnn.hidden_dim,
+            rnn.n_mixtures,
+            rnn.predicts_done,
+        )
+        model.load_state_dict(_weights(self.folder / "mdn_rnn.safetensors", "train-rnn"))
+        return model.eval()
+
+    def player(self) -> tuple[MDNRNN, LinearController, Callable[[Params], Params]]:
+        """Return the M of the dream, an untrained C for it, and what makes C's parameters.
+
+        The last takes a population (P, n_params) of `new_controller`, which is what CMA-ES evolves,
+        to that of the C returned; they are the same unless C remembers by an untrained M.
+        """
+        mdn_rnn, controller = self.load_mdn_rnn(), self.new_controller()
+        if self.config.controller.memory == "trained":
+            return mdn_rnn, controller, lambda population: population
+        spec = controller.spec
+        both = beside_untrained(mdn_rnn, derive_seed(self.config.seed, "untrained"))
+        return both, reads_second_half(spec), lambda population: widen(spec, population)
+
+    def first_latents(self) -> tuple[data.Floats, data.Floats]:
+        """Return mu, logvar (I, Z) of stored first frames; of no width if C sees mu alone."""
+        shards, _ = data.split_held_out(data.finished_shards(self.latents, ".safetensors"))
+        if not shards:
+            raise ValueError(f"{self.latents}: no latents; run the stage `encode` first")
+        per_shard = self.config.collect.shard_episodes
+        latents = data.read_latents(self.latents, shards[: -(-FIRST_LATENTS // per_shard)])
+        mu, logvar = data.first_latents(latents, FIRST_LATENTS)
+        if self.config.controller.latent == "mu":
+            logvar = np.full_like(logvar, _NO_WIDTH)
+        return mu, logvar
+
+
+def _weights(path: Path, stage: str) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path}: not there yet; run the stage `{stage}` first")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}); delete stages/{stage}.json and run `{stage}` again"
+        ) from error
+
+
+def save_weights(module: torch.nn.Module, path: Path) -> None:
+    """Write a module's weights; the file appears whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    # `save_file` would leave a file that only its owner may read.
+    unfinished.write_bytes(save({k: v.contiguous() for k, v in module.state_dict().items()}))
+    os.replace(unfinished, path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object, or None if there is no such file.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    if not path.is_file():
+        return None
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); delete it") from error
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(unfinished, path)
