@@ -333,3 +333,42 @@ def test_a_state_of_an_earlier_version_takes_the_defaults(tmp_path):
     path.write_bytes(pickle.dumps(state))
     with pytest.raises(ValueError, match=r"sigma0: 0.1, now 0.2"):
         evolve(sphere, 6, replace(CONFIG, sigma0=0.2), **paths(tmp_path))
+
+
+def test_scales_are_the_first_steps_of_each_parameter(tmp_path):
+    seen = []
+
+    def evaluate(population, rollouts, seed):
+        seen.append(population)
+        return sphere(population, rollouts, seed)
+
+    scales = np.array([100.0, 1.0, 0.01, 1.0, 1.0], np.float32)
+    config = replace(CONFIG, population=200, generations=1, scaling="features")
+    evolve(evaluate, 5, config, **paths(tmp_path), scales=scales)
+    np.testing.assert_allclose(seen[0].std(0) / scales, 0.1, rtol=0.25)
+
+
+def test_scales_help_where_parameters_differ(tmp_path):
+    units = np.geomspace(0.01, 100, 20)
+
+    def stretched(population, rollouts, seed):
+        return sphere((population / units).astype(np.float32), rollouts, seed)
+
+    config = replace(CONFIG, generations=150, population=16, scaling="features")
+    known = evolve(
+        stretched, 20, config, **paths(tmp_path / "known"), scales=units.astype(np.float32)
+    )
+    unknown = evolve(stretched, 20, replace(config, scaling="none"), **paths(tmp_path / "unknown"))
+    assert known.score > 99.9
+    assert unknown.score < 99
+
+
+@pytest.mark.parametrize("scales", [np.ones(4, np.float32), np.zeros(5, np.float32)])
+def test_scales_that_mean_nothing_are_refused(tmp_path, scales):
+    with pytest.raises(ValueError, match="scales: expected 5 positive numbers"):
+        evolve(sphere, 5, CONFIG, **paths(tmp_path), scales=scales)
+
+
+def test_an_unknown_scaling_is_refused():
+    with pytest.raises(ValueError, match="scaling: expected 'none' or 'features', got 'much'"):
+        replace(CONFIG, scaling="much").check(5)

@@ -84,7 +84,7 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "collect": Stage(stage_collect, ("collect",), (), ("episodes",), resumes_blindly=True),
+    "collect": Stage(stage_collect, ("collect", "round"), (), ("episodes",), resumes_blindly=True),
     "train-vae": Stage(
         stage_train_vae,
         ("vae",),
@@ -284,7 +284,12 @@ def _settings(name: str, run: Run) -> dict[str, Any]:
 
 def _inputs(name: str, run: Run) -> dict[str, str | None]:
     """Which results the stage reads: each has an id of its own, a new one if it is done again."""
-    return {stage: (run.record(stage) or {}).get("id") for stage in STAGES[name].reads}
+    ids = {stage: (run.record(stage) or {}).get("id") for stage in STAGES[name].reads}
+    base = run.config.round.base
+    if name == "collect" and base and (Path(base) / "config.json").is_file():
+        # V and M are taken, too, but all that is done here comes after this.
+        ids["base"] = (Run.load(Path(base)).record("evolve") or {}).get("id")
+    return ids
 
 
 def _begun_path(name: str, run: Run) -> Path:

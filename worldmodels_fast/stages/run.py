@@ -68,6 +68,35 @@ class Run:
         """Folder of the finished world: V, M, C and first latents in 16 bits."""
         return self.folder / "world"
 
+    def base(self) -> Run | None:
+        """The run that this one goes on from, or None if it is a first round.
+
+        Raises:
+            ValueError: there is no such run, or its V or M has other sizes.
+        """
+        if not self.config.round.base:
+            return None
+        try:
+            base = Run.load(Path(self.config.round.base))
+        except ValueError as error:
+            raise ValueError(
+                f"round.base: {error}; name the run that this one goes on from with --from RUN"
+            ) from error
+        for what in ("environment", "env_kwargs"):
+            own, others = getattr(self.config, what), getattr(base.config, what)
+            if own != others:
+                raise ValueError(f"round.base: {base.folder} has {what} {others!r}, not {own!r}")
+        sizes = [
+            (c.vae.latent_dim, c.rnn.hidden_dim, c.rnn.n_mixtures, c.rnn.predicts_done)
+            for c in (self.config, base.config)
+        ]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"round.base: {base.folder} has a V and an M of other sizes: latent_dim, "
+                f"hidden_dim, n_mixtures, predicts_done are {sizes[1]} there, {sizes[0]} here"
+            )
+        return base
+
     def record(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage has left, or None."""
         return read_json(self.folder / "stages" / f"{stage}.json")
