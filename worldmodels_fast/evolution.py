@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +42,7 @@ class EvolveConfig:
         population: members P of a generation.
         generations: generations in all.
         rollouts: rollouts R of each member in a generation.
-        sigma0: the standard deviation that CMA-ES starts with, around x0 = 0 (paper: 0.1).
-        scaling: "none", the paper's: it starts with the same for every parameter; "features": with
-            `sigma0` in units of each feature's spread, see `feature_scales.py`.
+        sigma0: the standard deviation that CMA-ES starts with, around x0 = 0.
         temperature: tau of the dream.
         max_steps: steps after which a dream ends.
         eval_every: every so many generations, and after the last, the distribution's mean is
@@ -63,7 +61,6 @@ class EvolveConfig:
     generations: int = 200
     rollouts: int = 16
     sigma0: float = 0.1
-    scaling: Literal["none", "features"] = "none"
     temperature: float = 1.15
     max_steps: int = 2100
     eval_every: int = 25
@@ -87,18 +84,16 @@ class EvolveConfig:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not (np.isfinite(self.sigma0) and self.sigma0 > 0):
             raise ValueError(f"sigma0: expected a positive number, got {self.sigma0}")
-        if self.scaling not in ("none", "features"):
-            raise ValueError(f"scaling: expected 'none' or 'features', got {self.scaling!r}")
         if not (np.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature: expected a positive number, got {self.temperature}")
         if self.max_steps < 1:
             raise ValueError(f"max_steps: expected at least 1, got {self.max_steps}")
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise ValueError(f"max_minutes: expected a positive number, got {self.max_minutes}")
-        if taken := {"popsize", "seed", "randn", "CMA_stds"} & set(self.cma_options):
+        if taken := {"popsize", "seed", "randn"} & set(self.cma_options):
             raise ValueError(
-                f"cma_options: {', '.join(sorted(taken))} cannot be given here; use population, "
-                "seed and scaling"
+                f"cma_options: {', '.join(sorted(taken))} cannot be given here; use population "
+                "and seed"
             )
 
 
@@ -163,7 +158,6 @@ def evolve(
     history_path: Path | str,
     means_path: Path | str | None = None,
     seed: int = 0,
-    scales: Params | None = None,
     on_generation: Callable[[Record], None] | None = None,
     watch: Watch | None = None,
     stop: Callable[[], bool] | None = None,
@@ -189,7 +183,6 @@ def evolve(
             ``watch`` returned.
         means_path: where to keep the means that were scored or watched, see `load_means`.
         seed: the run's seed.
-        scales: (n_params,) relative sizes of the first steps, positive; None for equal ones.
         on_generation: called with each generation's record.
         watch: looks at the mean after every generation, see `Watch`. Nothing that it returns is
             used here: the search and the choice of the controller are the same without it. A
@@ -207,7 +200,7 @@ def evolve(
         state = _load(state_path, identity)
     else:
         state = _State(
-            identity, _start(n_params, config, seed, scales), np.random.RandomState(seed % 2**32)
+            identity, _start(n_params, config, seed), np.random.RandomState(seed % 2**32)
         )
     _write_history(history_path, state.history)
     _write_means(means_path, state.means)
@@ -338,21 +331,14 @@ def _at_home(own: np.random.RandomState) -> Iterator[None]:
         np.random.set_state(others)  # noqa: NPY002
 
 
-def _start(n_params: int, config: EvolveConfig, seed: int, scales: Params | None) -> Any:
+def _start(n_params: int, config: EvolveConfig, seed: int) -> Any:
     import cma
-
-    if scales is not None and (scales.shape != (n_params,) or not (scales > 0).all()):
-        raise ValueError(
-            f"scales: expected {n_params} positive numbers, got {scales.shape}, the least of which "
-            f"is {scales.min()}"
-        )
 
     options = {
         "verbose": -9,  # neither prints nor log files
         "verb_disp": 0,
         "verb_log": 0,
         **config.cma_options,
-        **({} if scales is None else {"CMA_stds": scales.astype(np.float64)}),
         "popsize": config.population,
         "randn": _Normals(derive_seed(seed, "evolve/cma")),
         "seed": np.nan,  # cma's word for "do not touch numpy's seed"

@@ -38,6 +38,8 @@ class ControllerConfig:
         latent: z that C sees: "sample" of what V says, as in the paper, or its mean, "mu".
         memory: whose h and c it sees: those of the M that dreams, "trained", or those of an
             "untrained" M that is fed the same z and actions (see `untrained.py`).
+        search: the units of its parameters to CMA-ES: "plain", as in the paper, or "features",
+            what they do to the action (see `search_space.py`).
     """
 
     features: tuple[str, ...] = ("z", "c", "h")
@@ -45,6 +47,7 @@ class ControllerConfig:
     hidden_units: int = 0
     latent: Latent = "sample"
     memory: Literal["trained", "untrained"] = "trained"
+    search: Literal["plain", "features"] = "plain"
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,7 @@ class RunConfig:
         for name, value, allowed in (
             ("controller.latent", self.controller.latent, ("sample", "mu")),
             ("controller.memory", self.controller.memory, ("trained", "untrained")),
+            ("controller.search", self.controller.search, ("plain", "features")),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
@@ -276,7 +280,7 @@ def take_cover_quick() -> RunConfig:
     Beyond the paper's: a third of the episodes linger at walls and a third roam, so that the walls
     and the late game are seen; V's loss keeps small fireballs; learning rates are higher and fall
     on a cosine; a dream's end is drawn with the probability that held-out episodes bear out; and
-    CMA-ES begins with steps in the units of C's features.
+    CMA-ES searches in units of what C's parameters do.
     """
     return RunConfig(
         recipe="take-cover-quick",
@@ -297,9 +301,9 @@ def take_cover_quick() -> RunConfig:
             eval_every=10,
             precision="auto",
             sigma0=0.03,
-            scaling="features",
             temperature=1.3,
         ),
+        controller=ControllerConfig(search="features"),
         gap=GapConfig(every=10),
     )
 

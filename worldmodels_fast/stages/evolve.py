@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels_fast import data
 from worldmodels_fast.agent import World
 from worldmodels_fast.controller import LinearController
 from worldmodels_fast.dream import Dream
 from worldmodels_fast.evolution import Params, Record, Watch, derive_seed, evolve
-from worldmodels_fast.feature_scales import feature_spreads, parameter_scales
 from worldmodels_fast.mdn_rnn import MDNRNN
 from worldmodels_fast.progress import StageProgress, sparkline
 from worldmodels_fast.rollout import Game
@@ -64,7 +62,6 @@ def stage_evolve(run: Run) -> dict[str, Any]:
             history_path=run.folder / "history.jsonl",
             means_path=run.folder / "means.safetensors",
             seed=run.config.seed,
-            scales=_scales(run, mdn_rnn),
             on_generation=on_generation,
             watch=watch,
         )
@@ -94,16 +91,6 @@ def stage_evolve(run: Run) -> dict[str, Any]:
         "evolution_seconds": sum(record["seconds"] for record in result.history),
         "gap_seconds": sum(record.get("gap_seconds", 0.0) for record in result.history),
     }
-
-
-def _scales(run: Run, mdn_rnn: MDNRNN) -> Params | None:
-    """The relative sizes of CMA-ES's first steps, from held-out episodes, or None: all equal."""
-    if run.config.evolve.scaling == "none":
-        return None
-    _, shards = data.split_held_out(data.finished_shards(run.latents, ".safetensors"))
-    latents = data.read_latents(run.latents, shards)
-    spreads = feature_spreads(mdn_rnn, latents, run.config.rnn)
-    return parameter_scales(run.new_controller().spec, spreads)
 
 
 @contextlib.contextmanager
