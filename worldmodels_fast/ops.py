@@ -90,7 +90,7 @@ ArrayT = TypeVar("ArrayT", FloatArray, "torch.Tensor", SupportsDLPack)
 
 FEATURES = ("z", "h", "c")
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "auto")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "auto", "fastest")
 """Number formats of the matrix products' operands, and the choice among them: `pack_mdn_rnn`."""
 
 
@@ -332,7 +332,8 @@ def pack_mdn_rnn(
         precision: "fp32"; "fp16", rounded to half precision, up to +-65504; "bf16", rounded to
             bfloat16; "int8", h and its weights rounded to 8 bits (weights with a scale per output),
             the other inputs to multiples of 1/64 up to +-64, and their weights to 16 bits; "auto",
-            "fp16" on "cuda", "bf16" where the backend has instructions for it, "fp32" elsewhere.
+            "fp16" on "cuda", "bf16" where the backend has instructions for it, "fp32" elsewhere;
+            "fastest", the same with "int8" for "bf16".
         device: "cpu"; "cuda", the first device that can be used, "cuda:0", "cuda:1", ...; None for
             what the backend says.
 
@@ -355,6 +356,8 @@ def pack_mdn_rnn(
         raise ValueError(f"device: expected one of backend {level!r}, got {device!r}")
     if precision == "auto":
         precision = {"cuda": "fp16", "avx512_bf16": "bf16"}.get(level, "fp32")
+    elif precision == "fastest":
+        precision = {"cuda": "fp16", "avx512_bf16": "int8"}.get(level, "fp32")
     if level == "cuda":
         for name in ("weight_ih", "weight_hh", "bias", "head_weight", "head_bias"):
             _check_finite(name, getattr(weights, name))

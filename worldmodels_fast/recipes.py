@@ -299,7 +299,7 @@ def take_cover_quick() -> RunConfig:
         evolve=EvolveConfig(
             generations=100,
             eval_every=10,
-            precision="auto",
+            precision="fastest",
             sigma0=0.03,
             temperature=1.3,
         ),
