@@ -16,11 +16,12 @@ from worldmodels_fast.recipes import (
     RunConfig,
     SweepConfig,
 )
+from worldmodels_fast.squash import Squash
 from worldmodels_fast.stages import STAGES, Run, open_run, pipeline
 from worldmodels_fast.stages.run import save_weights, write_json
 from worldmodels_fast.training import RNNConfig, VAEConfig
 
-TOY = envs.EnvironmentCard("toy_game:Toy-v0", "toy_game:Toy", 1, 40, None, 50.0)
+TOY = envs.EnvironmentCard("toy_game:Toy-v0", "toy_game:Toy", Squash.plain(1), 40, None, 50.0)
 """To be put into `envs.ENVIRONMENTS` as "toy"."""
 
 

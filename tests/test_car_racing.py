@@ -17,7 +17,9 @@ from worldmodels_fast import envs
 from worldmodels_fast.collection import play_episode
 from worldmodels_fast.envs import car_racing
 from worldmodels_fast.envs.car_racing import CarRacing, CarRacingEnv
+from worldmodels_fast.envs.gymnasium_car_racing import crop_and_shrink
 from worldmodels_fast.policies import make_policy
+from worldmodels_fast.squash import CAR_RACING_SQUASH
 
 ID = "worldmodels_fast/CarRacing-v0"
 SMALL_ID = "worldmodels_fast/CarRacing64-v0"
@@ -166,17 +168,17 @@ def test_the_card_names_what_v_eats():
     card = envs.ENVIRONMENTS["car-racing"]
     env = gymnasium.make(card.env_id)
     assert env.observation_space.shape == (envs.FRAME_SIZE, envs.FRAME_SIZE, 3)
-    assert env.action_space.shape == (card.action_dim,)
+    assert env.action_space == gymnasium.spaces.Box(*card.squash.ranges)
     assert env.unwrapped.max_steps == card.max_steps
     assert gymnasium.spec(ID).reward_threshold == card.solved_score
     env.close()
 
 
-@pytest.mark.parametrize("policy", ["uniform", "held-random"])
+@pytest.mark.parametrize("policy", ["uniform", "held-random", "random-linear"])
 def test_policies_play_it(policy):
     env = gymnasium.make(SMALL_ID)
     rng = np.random.default_rng(0)
-    episode = play_episode(env, make_policy(policy, 3), 50, 7, rng)
+    episode = play_episode(env, make_policy(policy, CAR_RACING_SQUASH), 50, 7, rng)
     assert episode.frames.shape == (50, 64, 64, 3)
     assert episode.actions.shape == (50, 3)
     assert episode.frames[0].std() > 5
@@ -205,6 +207,71 @@ def test_an_episode_is_cut_at_max_steps():
         assert [env.step(AHEAD)[2:4] for _ in range(7)] == [(False, False)] * 6 + [(False, True)]
     env = copy.deepcopy(env)
     assert env.max_steps == 7
+
+
+def test_a_hopeless_episode_is_given_up_at_what_it_would_come_to():
+    still = np.zeros(3, np.float32)
+
+    def play(**settings):
+        env = CarRacingEnv(**settings)
+        env.reset(seed=0)
+        rewards, ends = [], []
+        for t in range(200):
+            # Some tiles, then nothing more.
+            _, reward, *end, _ = env.step(AHEAD if t < 60 else np.array([0, 0, 1], np.float32))
+            rewards.append(reward)
+            ends.append(tuple(end))
+            if any(end):
+                break
+        return rewards, ends, env.tile_visited_count
+
+    whole, whole_ends, tiles = play(max_steps=200)
+    cut, ends, tiles_cut = play(max_steps=200, patience=50)
+    assert tiles == tiles_cut > 3
+    assert (len(whole), whole_ends[-1]) == (200, (False, True))
+    assert len(cut) < 160
+    assert ends[-1] == (False, True)
+    assert not any(map(any, ends[:-1]))
+    assert cut[:-1] == whole[: len(cut) - 1]
+    assert sum(cut) == pytest.approx(sum(whole))
+    # Patience begins anew with each episode and is kept by copies.
+    env = copy.deepcopy(CarRacingEnv(patience=7))
+    for _ in range(2):
+        env.reset(seed=0)
+        ends = [env.step(still)[3] for _ in range(12)]
+        assert ends.index(True) == 6
+
+
+UNMODIFIED_ID = envs.ENVIRONMENTS["car-racing"].unmodified_id
+
+
+def test_gymnasiums_own_game_for_v_differs_by_the_drawing_alone():
+    theirs = gymnasium.make(UNMODIFIED_ID, max_steps=40)
+    ours = CarRacingEnv(frame="world-models", max_steps=40)
+    assert theirs.observation_space == ours.observation_space
+    assert theirs.action_space == ours.action_space
+    assert type(theirs.unwrapped) is CarRacing
+    a, b = theirs.reset(seed=4)[0], ours.reset(seed=4)[0]
+    for action in actions(4, 40):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        assert np.abs(a.astype(int) - b).mean() < 1
+        a, *a_rest = theirs.step(action)
+        b, *b_rest = ours.step(action)
+        assert a_rest == b_rest
+    assert a_rest[2]
+    theirs.close()
+
+
+def test_gymnasiums_frames_are_cropped_and_shrunk_as_ours_are():
+    large, small = CarRacingEnv(), CarRacingEnv(frame="world-models")
+    a, b = large.reset(seed=5)[0], small.reset(seed=5)[0]
+    for action in actions(5, 60):
+        np.testing.assert_array_equal(crop_and_shrink(a), b)
+        a, b = large.step(action)[0], small.step(action)[0]
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    noise[:30] = 255
+    assert crop_and_shrink(noise)[:20].min() == 255
 
 
 def test_several_games_in_parallel_processes():
@@ -265,6 +332,8 @@ def test_no_display_is_needed():
         ({"frame": "64x64"}, r"frame: expected one of .*world-models.*, got '64x64'"),
         ({"max_steps": 0}, "max_steps: expected None or at least 1 step, got 0"),
         ({"max_steps": 2.5}, "max_steps"),
+        ({"patience": 0}, "patience: expected None or at least 1 step, got 0"),
+        ({"patience": 9, "max_steps": None}, "patience: an episode without max_steps"),
         ({"render_mode": "ansi"}, "render_mode: expected None or one of .*rgb_array.*, got 'ansi'"),
         ({"lap_complete_percent": 95}, "lap_complete_percent: .*between 0 and 1, got 95"),
     ],

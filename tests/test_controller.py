@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from worldmodels_fast import ops, reference
-from worldmodels_fast.controller import CAR_RACING_SQUASH, LinearController, Squash
+from worldmodels_fast.controller import LinearController
+from worldmodels_fast.squash import CAR_RACING_SQUASH, Squash
 
 CAR_RACING = {"features": ("z", "h"), "latent_dim": 32, "hidden_dim": 256, "action_dim": 3}
 TAKE_COVER = {"features": ("z", "c", "h"), "latent_dim": 64, "hidden_dim": 512, "action_dim": 1}

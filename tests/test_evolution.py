@@ -227,10 +227,46 @@ def test_cma_options_are_passed_through(tmp_path):
         evolve(sphere, 6, replace(CONFIG, cma_options={"nonsense": 1}), **paths(tmp_path / "b"))
 
 
+def test_rollouts_grow_by_a_schedule(tmp_path):
+    config = replace(CONFIG, rollout_schedule=((2, 5), (4, 6)))
+    assert [config.rollouts_in(g) for g in range(6)] == [3, 3, 5, 5, 6, 6]
+    whole = evolve(sphere, 6, config, **paths(tmp_path / "whole"))
+    assert [record["rollouts"] for record in whole.history] == [3, 3, 5, 5, 6, 6, 6]
+    assert [record["steps"] for record in whole.history[1:3]] == [8 * 3 * 7, 8 * 5 * 7]
+    with pytest.raises(Stop):
+        evolve(stop_at(4), 6, config, **paths(tmp_path / "cut"))
+    resumed = evolve(sphere, 6, config, **paths(tmp_path / "cut"))
+    np.testing.assert_array_equal(resumed.params, whole.params)
+    with pytest.raises(ValueError, match="rollout_schedule: "):
+        evolve(sphere, 6, CONFIG, **paths(tmp_path / "cut"))
+
+
+def test_means_may_be_scored_elsewhere(tmp_path):
+    scored = []
+
+    def score(population, rollouts, seed):
+        scored.append((population[0].copy(), rollouts))
+        return Scores(np.full((1, rollouts), len(scored)), np.full((1, rollouts), 9, np.int32))
+
+    plain = evolve(sphere, 6, CONFIG, **paths(tmp_path / "plain"))
+    other = evolve(sphere, 6, CONFIG, **paths(tmp_path / "other"), score=score)
+    np.testing.assert_array_equal(other.last_mean, plain.last_mean)  # the search is the same
+    assert [n for _, n in scored] == [5, 5, 5]
+    assert (other.score, other.generation) == (3.0, 6)
+    np.testing.assert_array_equal(other.params, scored[-1][0])
+    row = other.history[2]
+    assert (row["mean_score"], row["score_std"], row["score_steps"]) == (1.0, 0.0, 5 * 9)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"population": 3}, "population: CMA-ES"),
+        ({"rollout_schedule": ((5, 2), (3, 4))}, "rollout_schedule: expected pairs"),
+        ({"rollout_schedule": ((0, 0),)}, "rollout_schedule: expected pairs"),
+        ({"where": "nowhere"}, "where: expected one of dream, game, got 'nowhere'"),
+        ({"vae_precision": "int8"}, "vae_precision: expected one of auto"),
+        ({"patience": -1}, "patience"),
         ({"generations": 0}, "generations"),
         ({"rollouts": 0}, "rollouts"),
         ({"eval_every": 0}, "eval_every"),

@@ -7,6 +7,7 @@ from worldmodels_fast.policies import (
     PolicyBatch,
     make_policy,
 )
+from worldmodels_fast.squash import CAR_RACING_SQUASH, Squash
 
 NAMES = (*(name for name in POLICY_NAMES if name != "swing-N"), "swing-1", "swing-7")
 
@@ -18,18 +19,18 @@ def holds(actions):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("action_dim", [1, 3])
-def test_one_by_one_at_once_and_in_a_batch_are_the_same(name, action_dim):
-    policy = make_policy(name, action_dim)
+@pytest.mark.parametrize("squash", [Squash.plain(1), CAR_RACING_SQUASH])
+def test_one_by_one_at_once_and_in_a_batch_are_the_same(name, squash):
+    policy = make_policy(name, squash)
     at_once = policy.actions(np.random.default_rng(5), 200)
-    assert at_once.shape == (200, action_dim)
+    assert at_once.shape == (200, squash.action_dim)
     assert at_once.dtype == np.float32
-    assert np.abs(at_once).max() <= 1
+    np.testing.assert_array_equal(at_once, squash.clip(at_once))
     policy.reset(np.random.default_rng(5))
     np.testing.assert_array_equal(at_once, [policy.act() for _ in range(200)])
-    batch = PolicyBatch(name, [np.random.default_rng(seed) for seed in (4, 5, 6)], action_dim)
+    batch = PolicyBatch(name, [np.random.default_rng(seed) for seed in (4, 5, 6)], squash)
     in_batch = np.array([batch.act() for _ in range(200)])
-    assert in_batch.shape == (200, 3, action_dim)
+    assert in_batch.shape == (200, 3, squash.action_dim)
     np.testing.assert_array_equal(at_once, in_batch[:, 1])
 
 
@@ -53,6 +54,20 @@ def test_what_they_do():
     assert 0.4 < tics[tics > 10].sum() / tics.sum() < 0.9
 
 
+def test_the_random_linear_policy_is_another_one_in_each_episode():
+    rng = np.random.default_rng(0)
+    policy = make_policy("random-linear", CAR_RACING_SQUASH)
+    episodes = np.stack([policy.actions(rng, 100) for _ in range(300)])
+    means = episodes.mean(1)  # (episodes, A)
+    # Mostly about straight on, at half throttle; but Cauchy numbers are large now and then.
+    np.testing.assert_allclose(np.median(means, 0), (0, 0.5, 0), atol=0.1)
+    spread = np.abs(means[:, 0])
+    assert spread.max() > 20 * np.median(spread)
+    assert episodes[:, :, 1].min() >= 0
+    assert (episodes.std(1)[:, 0] > 0).all()  # what it sees is noise
+    assert 0.3 < (episodes[:, :, 2] == 0).mean() < 0.7  # brakes: clipped, not halved
+
+
 def test_names():
     assert make_policy("held_random").name == "held-random"
     for name in FIDELITY_POLICIES:
@@ -60,7 +75,5 @@ def test_names():
     for name in ("dance", "swing-0", "swing-", "swing-N"):
         with pytest.raises(ValueError, match=f"expected one of uniform, .*got '{name}'"):
             make_policy(name)
-    with pytest.raises(ValueError, match="action_dim"):
-        make_policy("still", 0)
     with pytest.raises(RuntimeError, match="before reset"):
         make_policy("still").act()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from worldmodels_fast import MDNRNN, LinearController, ops, reference
-from worldmodels_fast.controller import CAR_RACING_SQUASH
+from worldmodels_fast.squash import CAR_RACING_SQUASH
 
 FOLDER = Path(
     os.environ.get("WMF_PUBLISHED", Path(__file__).parents[2] / "shared" / "data" / "ha2018")

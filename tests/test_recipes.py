@@ -3,13 +3,14 @@ import json
 
 import pytest
 
-from worldmodels_fast import envs
+from worldmodels_fast import MDNRNN, VAE, envs
 from worldmodels_fast.evolution import EvolveConfig
 from worldmodels_fast.recipes import (
     ABLATIONS,
     PAPER_TEMPERATURES,
     RECIPES,
     ControllerConfig,
+    DeathConfig,
     GapConfig,
     RunConfig,
     SweepConfig,
@@ -24,7 +25,8 @@ def test_recipes(name, tmp_path):
     config = make_recipe(name)
     assert config.recipe == name
     assert config.environment in envs.ENVIRONMENTS
-    assert config.env_kwargs["skill"] == 4  # with every score
+    if config.environment == "take-cover":
+        assert config.env_kwargs["skill"] == 4  # with every score
     config.evolve.check(1088)
     save_config(config, tmp_path / "new" / "config.json")
     assert load_config(tmp_path / "new" / "config.json") == config
@@ -41,6 +43,34 @@ def test_the_papers_numbers():
     assert (paper.controller.features, paper.controller.bias) == (("z", "c", "h"), False)
     assert paper.sweep.temperatures == PAPER_TEMPERATURES == (0.1, 0.5, 1.0, 1.15, 1.3)
     assert (paper.sweep.episodes, paper.sweep.generations) == (100, None)
+
+
+def test_the_papers_numbers_for_car_racing():
+    paper = make_recipe("car-racing-paper")
+    assert paper.env_kwargs == {}
+    assert (paper.collect.episodes, paper.collect.policies) == (10_000, ("random-linear",))
+    assert (paper.vae.latent_dim, paper.rnn.hidden_dim, paper.rnn.n_mixtures) == (32, 256, 5)
+    assert not paper.rnn.predicts_done
+    assert (paper.rnn.batch, paper.rnn.chunk, paper.rnn.epochs) == (100, 999, 40)
+    evolve = paper.evolve
+    assert (evolve.where, evolve.population, evolve.rollouts) == ("game", 64, 16)
+    assert (evolve.generations, evolve.eval_every, evolve.eval_rollouts) == (1800, 25, 1024)
+    assert (evolve.rollout_schedule, evolve.patience, evolve.max_steps) == ((), 0, 1000)
+    assert evolve.vae_precision == paper.evaluate.vae_precision == "fp32"
+    assert (paper.evaluate.episodes, paper.evaluate.unmodified_episodes) == (100, 100)
+
+
+def test_car_racings_parts_have_the_papers_sizes():
+    paper = make_recipe("car-racing-paper")
+    spec = paper.controller_spec()
+    assert spec.n_params == 867
+    assert (spec.low, spec.high) == ((-1, 0, 0), (1, 1, 1))
+    assert make_recipe("car-racing-z-hidden", paper).controller_spec().n_params == 1443
+    assert make_recipe("car-racing-z-only", paper).controller_spec().n_params == 99
+    vae = VAE(paper.vae.latent_dim)
+    mdn_rnn = MDNRNN(32, 3, paper.rnn.hidden_dim, paper.rnn.n_mixtures, paper.rnn.predicts_done)
+    assert sum(p.numel() for p in vae.parameters()) == 4_348_547
+    assert sum(p.numel() for p in mdn_rnn.parameters()) == 422_368
 
 
 def differences(one, other):
@@ -60,15 +90,19 @@ ABLATED = {
     "take-cover-untrained-m": {"controller.memory"},
     "take-cover-mu": {"controller.latent", "rnn.latent"},
     "take-cover-fp32": {"vae.precision", "rnn.precision", "evolve.precision"},
+    "car-racing-z-only": {"controller.features"},
+    "car-racing-z-hidden": {"controller.features", "controller.hidden_units"},
+    "car-racing-untrained-m": {"controller.memory"},
 }
 
 
 @pytest.mark.parametrize("name", list(ABLATIONS))
 def test_an_ablation_changes_one_thing(name):
-    quick = make_recipe("take-cover-quick")
+    game = "car-racing" if name.startswith("car-racing") else "take-cover"
+    quick = make_recipe(f"{game}-quick")
     assert differences(make_recipe(name), quick) == {"recipe"} | ABLATED[name]
     # Of another run, with settings of its own.
-    base = dataclasses.replace(quick, recipe="take-cover-smoke", seed=7)
+    base = dataclasses.replace(quick, recipe=f"{game}-smoke", seed=7)
     ablation = make_recipe(name, base)
     assert differences(ablation, base) == {"recipe"} | ABLATED[name]
     assert (ablation.recipe, ablation.seed) == (name, 7)
@@ -106,6 +140,18 @@ def test_settings_of_a_later_version_take_their_defaults(tmp_path):
     del values["rnn"]["gradient_clip"]
     (tmp_path / "config.json").write_text(json.dumps(values))
     assert load_config(tmp_path / "config.json") == make_recipe("take-cover-quick")
+
+
+def test_where_c_is_evolved_must_make_sense():
+    car = make_recipe("car-racing-quick")
+    in_dream = dataclasses.replace(car.evolve, where="dream")
+    with pytest.raises(ValueError, match=r"evolve.where: expected 'game', since M predicts no"):
+        dataclasses.replace(car, evolve=in_dream)
+    for settings in ({"gap": GapConfig(every=1)}, {"sweep": SweepConfig(temperatures=(1.0,))}):
+        with pytest.raises(ValueError, match=r"C is evolved in the game \(evolve.where\)"):
+            dataclasses.replace(car, **settings)
+    with pytest.raises(ValueError, match=r"death.calibrated: M predicts no end"):
+        dataclasses.replace(car, death=DeathConfig(calibrated=True))
 
 
 def test_bad_settings_are_named():

@@ -116,11 +116,11 @@ def _made(folder: Path) -> list[str]:
             lines.append(f"- {title}: {rows[-1]['step']:,.0f} batches; {figures}")
     evolve = records.get("evolve")
     if evolve is not None:
-        f = evolve["figures"]
+        f, where = evolve["figures"], config["evolve"].get("where", "dream")
         lines.append(
-            f"- C: {f['generations']} generations of CMA-ES, {f['dream_steps']:,} dream steps; the "
-            f"mean after generation {f['from_generation'] + 1}, which scored "
-            f"{f['score_in_the_dream']:.0f} in the dream, was kept"
+            f"- C: {f['generations']} generations of CMA-ES, {f[f'{where}_steps']:,} {where} "
+            f"steps; the mean after generation {f['from_generation'] + 1}, which scored "
+            f"{f[f'score_in_the_{where}']:.0f} in the {where}, was kept"
         )
     return [*lines, ""]
 

@@ -103,7 +103,7 @@ def collect_shard(task: ShardTask) -> tuple[int, int]:
             name = task.policies[len(kept) % len(task.policies)]
             episode = play_episode(
                 env,
-                make_policy(name, card.action_dim),
+                make_policy(name, card.squash),
                 card.max_steps,
                 int(rng.integers(2**31)),
                 rng,

@@ -8,37 +8,15 @@ Features are named: z (what V sees now), h and c (M's memory from before it saw 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from worldmodels_fast import ops
+from worldmodels_fast.squash import Squash
 
-__all__ = ["CAR_RACING_SQUASH", "LinearController", "Squash"]
-
-
-@dataclass(frozen=True)
-class Squash:
-    """How outputs y become actions, one number per action: clip(scale * tanh(y) + shift, ...)."""
-
-    scale: tuple[float, ...]
-    shift: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    @classmethod
-    def plain(cls, action_dim: int) -> Squash:
-        """Only tanh: every action in [-1, 1] (Take Cover)."""
-        one = (1.0,) * action_dim
-        return cls(scale=one, shift=(0.0,) * action_dim, low=(-1.0,) * action_dim, high=one)
-
-
-CAR_RACING_SQUASH = Squash(
-    scale=(1.0, 0.5, 1.0), shift=(0.0, 0.5, 0.0), low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0)
-)
-"""CarRacing: steering a, gas (a + 1) / 2, brake clip(a, 0, 1) of a = tanh(y) (the paper's code)."""
+__all__ = ["LinearController"]
 
 
 class LinearController(nn.Module):

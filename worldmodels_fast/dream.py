@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode
 
 from worldmodels_fast import ops
 from worldmodels_fast.policies import PolicyBatch
+from worldmodels_fast.squash import Squash
 from worldmodels_fast.workers import n_workers
 
 if TYPE_CHECKING:
@@ -104,6 +105,9 @@ class Dream:
                         f"{getattr(weights, name)}; they must be the same"
                     )
         self.weights = weights
+        self.squash = Squash.plain(weights.action_dim)
+        if self.spec is not None:
+            self.squash = Squash(self.spec.scale, self.spec.shift, self.spec.low, self.spec.high)
         self.initial_mu, self.initial_logvar = _latents(initial_latents, weights.latent_dim)
         self.temperature = float(temperature)
         self.max_steps = int(max_steps)
@@ -175,7 +179,7 @@ class Dream:
             raise ValueError(f"episodes: expected at least 1, got {episodes}")
         threads = n_workers(self.threads)
         rngs = [np.random.default_rng((seed, 1, episode)) for episode in range(episodes)]
-        players = PolicyBatch(policy, rngs, self.weights.action_dim)
+        players = PolicyBatch(policy, rngs, self.squash)
         z = self.first_latents(np.random.default_rng((seed, 0)), episodes)
         h, c = np.zeros((2, episodes, self.weights.hidden_dim), np.float32)
         lengths = np.zeros(episodes, np.int32)
@@ -300,8 +304,9 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, Any]):
     and made by ``gymnasium.make_vec("worldmodels_fast/TakeCoverDream-v0", num_envs=1024)``.
 
     Observation (Z + H,) float32: [z, h], what V would see now and M's memory from before it, the
-    state that the paper's C acts on (without the cell). Action (A,) float32 in [-1, 1]. Reward 1
-    for each step, the last included. Terminated when M says done, truncated after `max_steps`.
+    state that the paper's C acts on (without the cell). Action (A,) float32, each in the range that
+    the world's controller has (Take Cover: [-1, 1]). Reward 1 for each step, the last included.
+    Terminated when M says done, truncated after `max_steps`.
     Autoreset is Gymnasium's NEXT_STEP: the step after an end ignores its action, gives reward 0
     and the first observation of a new dream.
 
@@ -355,7 +360,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, Any]):
         self.num_envs = num_envs
         size = weights.latent_dim + weights.hidden_dim
         self.single_observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
-        self.single_action_space = spaces.Box(-1.0, 1.0, (weights.action_dim,), np.float32)
+        self.single_action_space = spaces.Box(*self.dream.squash.ranges, dtype=np.float32)
         self.observation_space = gymnasium.vector.utils.batch_space(
             self.single_observation_space, num_envs
         )
@@ -390,7 +395,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, Any]):
         fresh = self._ended  # these begin a new dream in this step, whatever their action
         z, h, c, done = self.dream.step(
             self._z,
-            np.clip(actions, -1.0, 1.0),
+            self.dream.squash.clip(actions),
             self._h,
             self._c,
             (self._lengths == 0).astype(np.float32),

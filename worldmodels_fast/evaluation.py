@@ -10,6 +10,7 @@ Two players under one seed meet the same games.
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -26,14 +27,14 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import load_env_creator
 
-import worldmodels_fast.envs  # noqa: F401  (registers the environments)
-from worldmodels_fast import ops
+from worldmodels_fast import envs, ops
 from worldmodels_fast.agent import World
 from worldmodels_fast.dream import Dream
 from worldmodels_fast.encoder import VAEPrecision
 from worldmodels_fast.evolution import derive_seed
 from worldmodels_fast.policies import FIDELITY_POLICIES, make_policy
 from worldmodels_fast.rollout import Episode, EpisodeResult, Latent
+from worldmodels_fast.squash import Squash
 from worldmodels_fast.workers import run_tasks
 
 __all__ = [
@@ -256,10 +257,14 @@ def evaluate_policy(
     workers: int | None = None,
     *,
     env_kwargs: dict[str, Any] | None = None,
+    squash: Squash | None = None,
     progress_path: Path | None = None,
     on_episode: OnEpisode | None = None,
 ) -> Evaluation:
-    """Let a fixed policy (`policies.POLICY_NAMES`) play the real game; see `evaluate_agent`."""
+    """Let a fixed policy (`policies.POLICY_NAMES`) play the real game.
+
+    Args: as `evaluate_agent`'s, and the environment's actions, `squash`; see `Policy`.
+    """
     paths = None if progress_path is None else {policy: progress_path}
     return evaluate_policies(
         [policy],
@@ -268,6 +273,7 @@ def evaluate_policy(
         seed,
         workers,
         env_kwargs=env_kwargs,
+        squash=squash,
         progress_paths=paths,
         on_episode=on_episode,
     )[policy]
@@ -281,6 +287,7 @@ def evaluate_policies(
     workers: int | None = None,
     *,
     env_kwargs: dict[str, Any] | None = None,
+    squash: Squash | None = None,
     progress_paths: dict[str, Path] | None = None,
     on_episode: OnEpisode | None = None,
 ) -> dict[str, Evaluation]:
@@ -293,7 +300,9 @@ def evaluate_policies(
         jobs.append(_Job(settings, episodes, path))
     book = _Book(jobs, on_episode)
     tasks = [
-        _Task(number, episode, jobs[number].settings["player"], env_id, env_kwargs or {}, seed)
+        _Task(
+            number, episode, jobs[number].settings["player"], env_id, env_kwargs or {}, squash, seed
+        )
         for number, episode in book.missing
     ]
     for task, score in run_tasks(_play, tasks, workers=workers):
@@ -514,7 +523,12 @@ def _environment_settings(
     parameters = inspect.signature(creator).parameters.values() if creator is not None else ()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     versions = {}
-    for name in _DISTRIBUTIONS:
+    engines = (
+        card.engines
+        for card in envs.ENVIRONMENTS.values()
+        if spec.id in (card.env_id, card.unmodified_id)
+    )
+    for name in (*_DISTRIBUTIONS, *itertools.chain(*engines)):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
@@ -546,6 +560,7 @@ class _Task:
     policy: str
     env_id: str
     env_kwargs: dict[str, Any] = field(hash=False)
+    squash: Squash | None
     seed: int
 
 
@@ -553,7 +568,7 @@ def _play(task: _Task) -> EpisodeScore:
     """Play one episode (in a worker)."""
     env_seed, player_seed = _seeds(task.seed, task.episode)
     env = _environment(task.env_id, json.dumps(task.env_kwargs, sort_keys=True))
-    policy = make_policy(task.policy, env.action_space.shape[0])
+    policy = make_policy(task.policy, task.squash)
     policy.reset(np.random.default_rng(player_seed))
     try:
         env.reset(seed=env_seed)

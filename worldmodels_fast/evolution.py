@@ -1,8 +1,8 @@
 """CMA-ES around one batched evaluation: ask -> evaluate -> tell.
 
-Knows neither models nor dreams: a generation is one call of ``evaluate(population, rollouts=...,
-seed=...)``, which `Dream.evaluate` is. Fitness is the mean return over a member's rollouts and is
-maximised; the sign is flipped once, where ``cma`` is told.
+Knows neither models nor dreams nor games: a generation is one call of ``evaluate(population,
+rollouts, seed)``, which `Dream.evaluate` and `Game.evaluate` are. Fitness is the mean return over a
+member's rollouts and is maximised; the sign is flipped once, where ``cma`` is told.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +42,16 @@ class EvolveConfig:
         population: members P of a generation.
         generations: generations in all.
         rollouts: rollouts R of each member in a generation.
+        rollout_schedule: pairs (generation from 0, rollouts from there on), in order: early on,
+            when members differ much, few rollouts tell them apart. Before the first pair, and
+            without any, there are `rollouts`.
+        where: what it is evolved in, the "dream" or the real "game".
         sigma0: the standard deviation that CMA-ES starts with, around x0 = 0.
         temperature: tau of the dream.
-        max_steps: steps after which a dream ends.
+        max_steps: steps after which a dream ends, and a rollout of the game at the latest.
+        patience: steps without progress after which a rollout of the game is given up, for games
+            that know progress (CarRacing: a new tile); 0 for never, as in the paper. Only what
+            members are ranked by is cut, here and by `max_steps`; scores are of whole episodes.
         eval_every: every so many generations, and after the last, the distribution's mean is
             scored; the mean with the best score is the final controller.
         eval_rollouts: rollouts of that score.
@@ -52,7 +59,12 @@ class EvolveConfig:
             of `evolve`'s ``watch`` not counted).
         precision: of the dream's matrix products, "fp32", "bf16", "int8", or "auto" and "fastest",
             which are bf16 and int8 where the machine has instructions for it.
-        device: where it is dreamt, "cpu", "cuda" or "cuda:1"; "auto" is fp16 there.
+        vae_precision: of V's convolutions in the game, "fp32", "bf16" or "auto", bf16 where the
+            machine has instructions for it.
+        device: where it is dreamt, "cpu", "cuda" or "cuda:1"; "auto" in `precision` is fp16 there.
+            Of the game it is where V, M and C are.
+        workers: processes that step the game; None for as many as suit the machine. Results do not
+            depend on it.
         cma_options: passed through to ``cma.CMAEvolutionStrategy``; its termination criteria
             count only if they are named here.
     """
@@ -60,15 +72,25 @@ class EvolveConfig:
     population: int = 64
     generations: int = 200
     rollouts: int = 16
+    rollout_schedule: tuple[tuple[int, int], ...] = ()
+    where: Literal["dream", "game"] = "dream"
     sigma0: float = 0.1
     temperature: float = 1.15
     max_steps: int = 2100
+    patience: int = 0
     eval_every: int = 25
     eval_rollouts: int = 1024
     max_minutes: float | None = None
     precision: str = "fp32"
+    vae_precision: Literal["auto", "fp32", "bf16"] = "fp32"
     device: str = "cpu"
+    workers: int | None = None
     cma_options: dict[str, Any] = field(default_factory=dict)
+
+    def rollouts_in(self, generation: int) -> int:
+        """Return the number of rollouts of each member in a generation (from 0)."""
+        begun = [rollouts for first, rollouts in self.rollout_schedule if first <= generation]
+        return begun[-1] if begun else self.rollouts
 
     def check(self, n_params: int) -> None:
         """Raise ValueError if these settings cannot evolve ``n_params`` parameters."""
@@ -82,6 +104,24 @@ class EvolveConfig:
         for name in ("generations", "rollouts", "eval_every", "eval_rollouts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        firsts = [first for first, _ in self.rollout_schedule]
+        if sorted(set(firsts)) != firsts or any(
+            first < 0 or rollouts < 1 for first, rollouts in self.rollout_schedule
+        ):
+            raise ValueError(
+                "rollout_schedule: expected pairs (generation from 0, rollouts from 1) in order, "
+                f"got {self.rollout_schedule}"
+            )
+        for name, allowed in (
+            ("where", ("dream", "game")),
+            ("vae_precision", ("auto", "fp32", "bf16")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
+        if self.patience < 0:
+            raise ValueError(f"patience: expected a number of steps, or 0, got {self.patience}")
         if not (np.isfinite(self.sigma0) and self.sigma0 > 0):
             raise ValueError(f"sigma0: expected a positive number, got {self.sigma0}")
         if not (np.isfinite(self.temperature) and self.temperature > 0):
@@ -157,6 +197,7 @@ def evolve(
     state_path: Path | str,
     history_path: Path | str,
     means_path: Path | str | None = None,
+    score: Evaluate | None = None,
     seed: int = 0,
     on_generation: Callable[[Record], None] | None = None,
     watch: Watch | None = None,
@@ -179,9 +220,11 @@ def evolve(
         config: see `EvolveConfig`.
         state_path: file of the state of CMA-ES. Only ever read from a run of one's own (pickle).
         history_path: one JSON line per generation: generation, seconds, mean, min, max and std of
-            the members' fitness, sigma, steps, where the mean was scored mean_score, and what
-            ``watch`` returned.
+            the members' fitness, sigma, rollouts of each member, steps, where the mean was scored
+            mean_score, score_std of its rollouts and score_steps, and what ``watch`` returned.
+            Seconds are of all of that but ``watch``.
         means_path: where to keep the means that were scored or watched, see `load_means`.
+        score: plays the rollouts that the mean is scored by; None for ``evaluate``.
         seed: the run's seed.
         on_generation: called with each generation's record.
         watch: looks at the mean after every generation, see `Watch`. Nothing that it returns is
@@ -194,6 +237,7 @@ def evolve(
             that other settings made.
     """
     config.check(n_params)
+    score_by = score or evaluate
     state_path, history_path = Path(state_path), Path(history_path)
     identity = _identity(n_params, config, seed)
     if state_path.exists():
@@ -212,10 +256,9 @@ def evolve(
         with _at_home(state.random):
             candidates = state.es.ask()
         population = np.ascontiguousarray(candidates, dtype=np.float32)
-        scores = evaluate(
-            population, config.rollouts, derive_seed(seed, "evolve/fitness", generation)
-        )
-        returns = _checked(scores.returns, (config.population, config.rollouts), generation)
+        rollouts = config.rollouts_in(generation)
+        scores = evaluate(population, rollouts, derive_seed(seed, "evolve/fitness", generation))
+        returns = _checked(scores.returns, (config.population, rollouts), generation)
         fitness = returns.mean(axis=1)
         with _at_home(state.random):
             state.es.tell(candidates, list(-fitness))  # cma minimises
@@ -229,7 +272,8 @@ def evolve(
             "max": float(fitness.max()),
             "std": float(fitness.std()),
             "sigma": float(state.es.sigma),
-            "steps": int(np.asarray(scores.lengths, dtype=np.int64).sum()),
+            "rollouts": rollouts,
+            "steps": _steps(scores),
         }
         state.history.append(record)
         state.mean = mean
@@ -240,12 +284,12 @@ def evolve(
         if reason is None and stop is not None and stop():
             reason = "stop"
         if reason is not None or (generation + 1) % config.eval_every == 0:
-            score = _score_mean(evaluate, mean, config, seed, generation)
-            record["mean_score"] = score
+            scored = _score_mean(score_by, mean, config, seed, generation)
+            record.update(scored)
             record["seconds"] = time.perf_counter() - began
             state.means[generation] = mean
-            if state.best is None or score > state.best[0]:
-                state.best = (score, generation, mean)
+            if state.best is None or scored["mean_score"] > state.best[0]:
+                state.best = (scored["mean_score"], generation, mean)
         if watch is not None and (seen := watch(dict(record), mean.copy())):
             record.update(seen)
             state.means[generation] = mean
@@ -261,17 +305,14 @@ def evolve(
     assert state.mean is not None
     if state.best is None:  # a run that was killed before its first score, asked for no more
         generation = len(state.history) - 1
-        state.best = (
-            _score_mean(evaluate, state.mean, config, seed, generation),
-            generation,
-            state.mean,
-        )
+        scored = _score_mean(score_by, state.mean, config, seed, generation)
+        state.best = (scored["mean_score"], generation, state.mean)
         state.means[generation] = state.mean
         _save(state_path, state)
         _write_means(means_path, state.means)
-    score, generation, params = state.best
+    best_score, generation, params = state.best
     return EvolutionResult(
-        params, score, generation, state.mean, dict(state.means), list(state.history), reason
+        params, best_score, generation, state.mean, dict(state.means), list(state.history), reason
     )
 
 
@@ -352,9 +393,9 @@ def _start(n_params: int, config: EvolveConfig, seed: int) -> Any:
 
 
 def _identity(n_params: int, config: EvolveConfig, seed: int) -> Record:
-    """The settings that a state belongs to: all but how long to go on."""
+    """The settings that a state belongs to: all but how long to go on, and who does the work."""
     settings = asdict(config)
-    del settings["generations"], settings["max_minutes"]
+    del settings["generations"], settings["max_minutes"], settings["workers"]
     return {"n_params": n_params, "seed": seed, **settings}
 
 
@@ -376,11 +417,21 @@ def _score_mean(
     config: EvolveConfig,
     seed: int,
     generation: int,
-) -> float:
-    """Mean return of the distribution's mean, on seeds that no generation was played with."""
+) -> Record:
+    """Score the distribution's mean, on seeds that no generation was played with."""
     stream = derive_seed(seed, "evolve/mean", generation)
-    returns = evaluate(mean[None], config.eval_rollouts, stream).returns
-    return float(_checked(returns, (1, config.eval_rollouts), generation).mean())
+    scores = evaluate(mean[None], config.eval_rollouts, stream)
+    returns = _checked(scores.returns, (1, config.eval_rollouts), generation)
+    return {
+        "mean_score": float(returns.mean()),
+        "score_std": float(returns.std()),
+        "score_steps": _steps(scores),
+    }
+
+
+def _steps(scores: Scores) -> int:
+    """All steps of some rollouts."""
+    return int(np.asarray(scores.lengths, dtype=np.int64).sum())
 
 
 def _checked(returns: Any, shape: tuple[int, int], generation: int) -> npt.NDArray[np.float64]:

@@ -46,7 +46,7 @@ def play_one(
     if policy is None:
         act = world.agent(seed=seed, latent=world.config.get("latent", "sample")).act
     else:
-        player = make_policy(policy, card.action_dim)
+        player = make_policy(policy, card.squash)
         player.reset(np.random.default_rng(seed))
 
         def act(frame: Frames) -> Floats:

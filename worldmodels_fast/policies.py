@@ -2,17 +2,19 @@
 
 Every one of them is piecewise constant: it draws an action and holds it for a number of tics. So a
 policy is one method, ``draw``, and both forms, one episode (`Policy`) and many at once
-(`PolicyBatch`), are made from it. Actions lie in [-1, 1]; in Take Cover less than -1/3 moves left,
-more than 1/3 moves right, and the rest stands still.
+(`PolicyBatch`), are made from it. Every action lies in its own range, the environment's: in Take
+Cover one action in [-1, 1], of which less than -1/3 moves left, more than 1/3 moves right, and the
+rest stands still; in CarRacing steering in [-1, 1], gas and brake in [0, 1].
 
 | name | action | held for |
 | --- | --- | --- |
-| ``uniform`` | uniform in [-1, 1] | 1 tic |
-| ``held-random`` | uniform in [-1, 1] (the paper's collection) | 1 to 10 tics, uniform |
-| ``still``, ``left``, ``right`` | 0, -1, 1 | for ever |
+| ``uniform`` | uniform in its range | 1 tic |
+| ``held-random`` | uniform in its range (the paper's collection for Doom) | 1 to 10 tics, uniform |
+| ``still``, ``left``, ``right`` | 0, -1, 1, or what of its range is nearest | for ever |
 | ``swing-N`` | -1 and 1 in turn, -1 first | N tics each |
-| ``lingering`` | uniform in [-1, 1] | as ``held-random``, sometimes 10 to 100 tics |
+| ``lingering`` | uniform in its range | as ``held-random``, sometimes 10 to 100 tics |
 | ``roaming`` | to one side and the other in turn | 10 to 160 tics |
+| ``random-linear`` | a random C that sees noise (the paper's collection for CarRacing) | 1 tic |
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from worldmodels_fast.squash import Squash
+
 __all__ = [
     "FIDELITY_POLICIES",
     "POLICY_NAMES",
@@ -32,6 +36,7 @@ __all__ = [
     "Lingering",
     "Policy",
     "PolicyBatch",
+    "RandomLinear",
     "Roaming",
     "Steady",
     "Swing",
@@ -42,22 +47,27 @@ __all__ = [
 FOREVER = 2**62
 """A hold that no episode outlasts, in tics."""
 
+RANDOM_LINEAR_INPUTS = 32
+"""Dimensions of the noise that a random C sees: CarRacing's z."""
+
+RANDOM_LINEAR_SIZE = 0.01
+"""The largest size of its weights (the paper's code)."""
+
 
 class Policy(ABC):
     """One episode's actions: ``reset(rng)``, then ``act()`` once per tic.
 
     Args:
-        action_dim: number of action components A.
+        squash: the environment's A actions and their ranges; None for one in [-1, 1].
     """
 
     name: ClassVar[str] = ""
 
-    def __init__(self, action_dim: int = 1) -> None:
-        if action_dim < 1:
-            raise ValueError(f"action_dim: expected at least 1, got {action_dim}")
-        self.action_dim = action_dim
+    def __init__(self, squash: Squash | None = None) -> None:
+        self.squash = squash or Squash.plain(1)
+        self.action_dim = self.squash.action_dim
         self._rng: np.random.Generator | None = None
-        self._action = np.zeros(action_dim, np.float32)
+        self._action = np.zeros(self.action_dim, np.float32)
         self._left = 0  # tics for which the present action is still held
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -91,7 +101,7 @@ class Policy(ABC):
         """The next action, (A,) float32, and for how many tics (at least 1) it is held."""
 
     def _uniform_action(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        return rng.uniform(-1.0, 1.0, self.action_dim).astype(np.float32)
+        return rng.uniform(self.squash.low, self.squash.high).astype(np.float32)
 
 
 class Uniform(Policy):
@@ -158,18 +168,41 @@ class Roaming(Policy):
         """See `Policy.draw`; the action's size is uniform in (1/3, 1]: all of it moves."""
         tics = int(rng.integers(self._longest // 2, self._longest + 1))
         if rng.random() < 0.1:
-            return rng.uniform(-1 / 3, 1 / 3, self.action_dim).astype(np.float32), tics
+            return self.squash.clip(rng.uniform(-1 / 3, 1 / 3, self.action_dim)), tics
         self._side = -self._side
         size = 1.0 - rng.uniform(0.0, 2 / 3, self.action_dim)
-        return (self._side * size).astype(np.float32), tics
+        return self.squash.clip(self._side * size), tics
+
+
+class RandomLinear(Policy):
+    """The paper's collection for CarRacing: a linear C with random weights, anew in each episode.
+
+    There V and M are random, too, so C sees noise: action = squash(b + W eps), eps standard normal
+    at every step. Weights and biases are Cauchy, times a size uniform in [0, 0.01]: mostly about
+    straight on at half throttle, and now and then one that turns or brakes for good.
+    """
+
+    name = "random-linear"
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """See `Policy.reset`; draws this episode's map."""
+        super().reset(rng)
+        size = rng.uniform(0.0, RANDOM_LINEAR_SIZE)
+        self._bias = size * rng.standard_cauchy(self.action_dim)
+        self._weight = size * rng.standard_cauchy((RANDOM_LINEAR_INPUTS, self.action_dim))
+
+    def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
+        """See `Policy.draw`."""
+        noise = rng.standard_normal(RANDOM_LINEAR_INPUTS)
+        return self.squash(self._bias + noise @ self._weight), 1
 
 
 class Steady(Policy):
     """One action for ever: ``still`` (0), ``left`` (-1), ``right`` (1)."""
 
-    def __init__(self, value: float, action_dim: int = 1) -> None:
-        super().__init__(action_dim)
-        self._value = np.full(action_dim, value, np.float32)
+    def __init__(self, value: float, squash: Squash | None = None) -> None:
+        super().__init__(squash)
+        self._value = self.squash.clip(np.full(self.action_dim, value))
 
     def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
         """See `Policy.draw`."""
@@ -179,8 +212,8 @@ class Steady(Policy):
 class Swing(Policy):
     """``period`` tics to the left, ``period`` tics to the right, and again."""
 
-    def __init__(self, period: int, action_dim: int = 1) -> None:
-        super().__init__(action_dim)
+    def __init__(self, period: int, squash: Squash | None = None) -> None:
+        super().__init__(squash)
         if period < 1:
             raise ValueError(f"period: expected at least 1 tic, got {period}")
         self._period = period
@@ -194,17 +227,18 @@ class Swing(Policy):
     def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
         """See `Policy.draw`."""
         self._side = -self._side
-        return np.full(self.action_dim, self._side, np.float32), self._period
+        return self.squash.clip(np.full(self.action_dim, self._side)), self._period
 
 
-_MAKERS: dict[str, Callable[[int], Policy]] = {
+_MAKERS: dict[str, Callable[[Squash | None], Policy]] = {
     "uniform": Uniform,
     "held-random": HeldRandom,
     "lingering": Lingering,
     "roaming": Roaming,
-    "still": lambda action_dim: Steady(0.0, action_dim),
-    "left": lambda action_dim: Steady(-1.0, action_dim),
-    "right": lambda action_dim: Steady(1.0, action_dim),
+    "random-linear": RandomLinear,
+    "still": lambda squash: Steady(0.0, squash),
+    "left": lambda squash: Steady(-1.0, squash),
+    "right": lambda squash: Steady(1.0, squash),
 }
 
 POLICY_NAMES: tuple[str, ...] = (*_MAKERS, "swing-N")
@@ -223,17 +257,21 @@ FIDELITY_POLICIES: tuple[str, ...] = (
 """The rows of the table that compares survival in the dream with survival in the game."""
 
 
-def make_policy(name: str, action_dim: int = 1) -> Policy:
+def make_policy(name: str, squash: Squash | None = None) -> Policy:
     """The policy of that name (`POLICY_NAMES`; underscores may stand for hyphens).
+
+    Args:
+        name: its name.
+        squash: the environment's actions, see `Policy`.
 
     Raises:
         ValueError: no such policy.
     """
     name = name.replace("_", "-")
     if name in _MAKERS:
-        return _MAKERS[name](action_dim)
+        return _MAKERS[name](squash)
     if match := re.fullmatch(r"swing-([1-9][0-9]{0,5})", name):
-        return Swing(int(match[1]), action_dim)
+        return Swing(int(match[1]), squash)
     raise ValueError(f"policy: expected one of {', '.join(POLICY_NAMES)}, got {name!r}")
 
 
@@ -243,12 +281,15 @@ class PolicyBatch:
     Row n plays exactly what ``make_policy(name)`` plays after ``reset(rngs[n])``.
     """
 
-    def __init__(self, name: str, rngs: list[np.random.Generator], action_dim: int = 1) -> None:
-        self._members = [make_policy(name, action_dim) for _ in rngs]
+    def __init__(
+        self, name: str, rngs: list[np.random.Generator], squash: Squash | None = None
+    ) -> None:
+        squash = squash or Squash.plain(1)
+        self._members = [make_policy(name, squash) for _ in rngs]
         self._rngs = rngs
         for member, rng in zip(self._members, rngs, strict=True):
             member.reset(rng)
-        self._actions = np.zeros((len(rngs), action_dim), np.float32)
+        self._actions = np.zeros((len(rngs), squash.action_dim), np.float32)
         self._left = np.zeros(len(rngs), np.int64)
 
     def act(self) -> npt.NDArray[np.float32]:

@@ -43,6 +43,9 @@ RANDOM_POLICY = "uniform"
 """The paper's random baseline: a fresh uniform action at every step."""
 
 
+UNMODIFIED = "agent-unmodified"
+"""The agent in the game's unmodified environment, with its own drawing (CarRacing: Gymnasium's)."""
+
 MOST_SCORES_PRINTED = 12
 """Up to so many episodes, every score is printed."""
 
@@ -53,6 +56,8 @@ class ScoreConfig:
 
     Attributes:
         episodes: of each, on the same seeds.
+        unmodified_episodes: the agent's where the game has an unmodified environment besides ours
+            (CarRacing: Gymnasium's, with its own drawing); None for `episodes`.
         seed: None for the world's own: then these are the episodes of its model card.
         workers: processes; None for as many as suit the machine. The scores do not depend on it.
         vae_precision: of V's convolutions, "fp32" or "bf16"; the scores depend on it, if little.
@@ -60,6 +65,7 @@ class ScoreConfig:
     """
 
     episodes: int = 100
+    unmodified_episodes: int | None = None
     seed: int | None = None
     workers: int | None = None
     vae_precision: VAEPrecision = "fp32"
@@ -80,6 +86,9 @@ def score_world(name_or_folder: str, config: ScoreConfig) -> dict[str, Evaluatio
         settings["environment"],
         episodes=config.episodes,
         random_episodes=config.episodes,
+        unmodified_episodes=(
+            config.episodes if config.unmodified_episodes is None else config.unmodified_episodes
+        ),
         seed=derive_seed(seed, "evaluate"),
         workers=config.workers,
         env_kwargs=settings.get("env_kwargs", {}),
@@ -97,9 +106,11 @@ def compare_world(name_or_folder: str, config: FidelityConfig) -> list[FidelityR
     Fixed policies play both, and the world's own controller.
 
     Raises:
-        ValueError: no such world, or a setting out of range.
+        ValueError: no such world, one whose M predicts no end, or a setting out of range.
     """
     world = pretrained.load_pretrained(name_or_folder)
+    if not world.mdn_rnn.predicts_done:
+        raise ValueError(f"fidelity: the M of {name_or_folder} predicts no end of an episode")
     return compare_with_game(
         world.dream(temperature=1.0),
         world.config["environment"],
@@ -120,6 +131,7 @@ def play_beside_random(
     *,
     episodes: int,
     random_episodes: int,
+    unmodified_episodes: int = 0,
     seed: int,
     workers: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
@@ -135,7 +147,8 @@ def play_beside_random(
         environment: a name from `envs.ENVIRONMENTS`.
         episodes: the agent's, and those of each of the others.
         random_episodes: the random policy's.
-        seed: of both.
+        unmodified_episodes: the agent's in the game's unmodified environment, if it has one.
+        seed: of all.
         workers: processes; None for as many as suit the machine.
         env_kwargs: settings of the environment.
         progress_folder: where finished episodes are kept, so that a killed evaluation goes on.
@@ -144,20 +157,29 @@ def play_beside_random(
         others: further agents, by name.
 
     Returns:
-        the evaluations of "agent", the others and "random", whose summaries are also printed.
+        the evaluations of "agent", the others, "agent-unmodified" and "random", whose summaries
+        are also printed.
     """
+    card = envs.ENVIRONMENTS[environment]
     agent = functools.partial(evaluate_agent, vae_precision=vae_precision, latent=latent)
-    plays: dict[str, tuple[int, Callable[..., Evaluation]]] = {
-        name: (episodes, functools.partial(agent, player))
+    plays: dict[str, tuple[int, str, Callable[..., Evaluation]]] = {
+        name: (episodes, card.env_id, functools.partial(agent, player))
         for name, player in {"agent": world, **(others or {})}.items()
     }
-    plays["random"] = (random_episodes, functools.partial(evaluate_policy, RANDOM_POLICY))
+    if card.unmodified_id is not None and unmodified_episodes:
+        plays[UNMODIFIED] = (
+            unmodified_episodes,
+            card.unmodified_id,
+            functools.partial(agent, world),
+        )
+    random = functools.partial(evaluate_policy, RANDOM_POLICY, squash=card.squash)
+    plays["random"] = (random_episodes, card.env_id, random)
     evaluations = {}
-    for name, (n, play) in plays.items():
+    for name, (n, env_id, play) in plays.items():
         path = None if progress_folder is None else progress_folder / f"evaluate-{name}.jsonl"
         with StageProgress(f"evaluate {name}", n, "episodes") as progress:
             evaluations[name] = play(
-                envs.ENVIRONMENTS[environment].env_id,
+                env_id,
                 episodes=n,
                 seed=seed,
                 workers=workers,
@@ -167,7 +189,8 @@ def play_beside_random(
             )
     settings = ", ".join(f"{key} {value}" for key, value in (env_kwargs or {}).items())
     console.print(
-        f"\nSteps survived in the real game ({environment}{', ' if settings else ''}{settings}), "
+        f"\n{card.score.capitalize()} in the real game "
+        f"({environment}{', ' if settings else ''}{settings}), "
         "mean +- std [95% interval of the mean]:"
     )
     width = max(7, *map(len, evaluations))
@@ -309,4 +332,4 @@ def write_controller_rows(path: Path, rows: Sequence[FidelityRow]) -> None:
 
 def show(progress: StageProgress, score: EpisodeScore, done: int, total: int) -> None:
     """Show an episode that is over (an `OnEpisode`, but for the progress)."""
-    progress.update(done, f"survived {score.score:.0f}")
+    progress.update(done, f"the last one scored {score.score:.0f}")

@@ -166,6 +166,7 @@ def _write_table(run: Run) -> None:
             derive_seed(config.seed, "sweep/game"),
             config.evaluate.workers,
             env_kwargs=config.env_kwargs,
+            squash=run.card.squash,
             progress_path=run.folder / "sweep" / "random.jsonl",
             on_episode=functools.partial(show, progress),
         )

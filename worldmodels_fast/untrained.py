@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from worldmodels_fast import ops
-from worldmodels_fast.controller import LinearController, Squash
+from worldmodels_fast.controller import LinearController
 from worldmodels_fast.evolution import Params
 from worldmodels_fast.mdn_rnn import MDNRNN
+from worldmodels_fast.squash import Squash
 
 __all__ = ["beside_untrained", "reads_second_half", "widen"]
 

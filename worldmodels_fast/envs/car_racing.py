@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 MAX_STEPS = 1000
 """Steps after which an episode is truncated: the paper's and Gymnasium's."""
 
+STEP_COST = 0.1
+"""What Gymnasium takes off the reward in every step."""
+
 FRAMES = ("gymnasium", "world-models")
 
 Frame = npt.NDArray[np.uint8]
@@ -54,7 +57,7 @@ _GRASS = car_dynamics.FRICTION_LIMIT * 0.6
 
 
 class CarRacingEnv(CarRacing):
-    """Gymnasium's CarRacing with a native renderer; every argument of Gymnasium's, and two more.
+    """Gymnasium's CarRacing with a native renderer; every argument of Gymnasium's, and three more.
 
     Observation: uint8 RGB, (96, 96, 3) as Gymnasium's or (64, 64, 3). Actions, rewards, ends and
     `info` are Gymnasium's: float32 (steer in [-1, 1], gas and brake in [0, 1]), or 0 to 4 if not
@@ -68,6 +71,9 @@ class CarRacingEnv(CarRacing):
         continuous: whether actions are three numbers rather than one of five.
         frame: "gymnasium" or "world-models".
         max_steps: steps after which an episode is truncated; None: never.
+        patience: steps without a new tile after which an episode is truncated; its last reward then
+            is what it would be if the car reached no further tile until `max_steps`. It saves the
+            time of hopeless episodes, and returns stay comparable. None: never, as in Gymnasium.
 
     Raises:
         ValueError: an argument is out of range.
@@ -82,6 +88,7 @@ class CarRacingEnv(CarRacing):
         continuous: bool = True,
         frame: Literal["gymnasium", "world-models"] = "gymnasium",
         max_steps: int | None = MAX_STEPS,
+        patience: int | None = None,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(
@@ -97,6 +104,10 @@ class CarRacingEnv(CarRacing):
             raise ValueError(f"frame: expected one of {FRAMES}, got {frame!r}")
         if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 1):
             raise ValueError(f"max_steps: expected None or at least 1 step, got {max_steps!r}")
+        if patience is not None and (not isinstance(patience, int) or patience < 1):
+            raise ValueError(f"patience: expected None or at least 1 step, got {patience!r}")
+        if patience is not None and max_steps is None:
+            raise ValueError("patience: an episode without max_steps has no end to reckon with")
         super().__init__(render_mode, verbose, lap_complete_percent, domain_randomize, continuous)
         EzPickle.__init__(
             self,
@@ -107,13 +118,17 @@ class CarRacingEnv(CarRacing):
             continuous,
             frame,
             max_steps,
+            patience,
         )
         self.max_steps = max_steps
+        self.patience = patience
         self._frame_shape = (96, 96, 3) if frame == "gymnasium" else (64, 64, 3)
         self.observation_space = gymnasium.spaces.Box(0, 255, self._frame_shape, np.uint8)
         self._track: tuple[Floats, Floats] | None = None  # what the next renderer draws
         self._renderer: CarRacingRenderer | None = None  # the present episode's
         self._steps = 0
+        self._tiles = 0  # visited so far
+        self._since_tile = 0  # steps since the last new one
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -122,7 +137,7 @@ class CarRacingEnv(CarRacing):
 
         `options`: {"randomize": False} keeps the colours, where `domain_randomize` changes them.
         """
-        self._steps = 0
+        self._steps = self._tiles = self._since_tile = 0
         frame, info = super().reset(seed=seed, options=options)
         return frame, info
 
@@ -146,7 +161,18 @@ class CarRacingEnv(CarRacing):
             self._steps += 1
         if self.max_steps is not None and self._steps >= self.max_steps and not terminated:
             truncated = True
+        if self.patience is not None and not (terminated or truncated) and self._gives_up():
+            assert self.max_steps is not None
+            truncated = True
+            reward -= STEP_COST * (self.max_steps - self._steps)
         return frame, reward, terminated, truncated, info
+
+    def _gives_up(self) -> bool:
+        """Count a step, and say whether there was no new tile for as long as patience lasts."""
+        self._since_tile += 1
+        if self.tile_visited_count > self._tiles:
+            self._tiles, self._since_tile = self.tile_visited_count, 0
+        return self.patience is not None and self._since_tile >= self.patience
 
     def _step(self, action: list[float]) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         """`CarRacing.step` for three actions: the same operations, without NumPy's overhead."""

@@ -156,7 +156,7 @@ def dream_episodes(dream: Dream, policies: tuple[str, ...], n: int, seed: int) -
     players = [
         (
             np.arange(k, n, len(policies)),
-            PolicyBatch(name, rngs[k :: len(policies)], dream.weights.action_dim),
+            PolicyBatch(name, rngs[k :: len(policies)], dream.squash),
         )
         for k, name in enumerate(policies)
     ]

@@ -15,7 +15,13 @@ from worldmodels_fast.stages.run import Run, write_json
 
 
 def stage_fidelity(run: Run) -> dict[str, Any]:
-    """Compare how long fixed policies survive in the dream and in the game."""
+    """Compare how long fixed policies survive in the dream and in the game.
+
+    Raises:
+        ValueError: M predicts no end, and every dream is as long as any other.
+    """
+    if not run.config.rnn.predicts_done:
+        raise ValueError("fidelity: M predicts no end of an episode (rnn.predicts_done)")
     config = run.config.fidelity
     dream = Dream(
         run.load_mdn_rnn(),

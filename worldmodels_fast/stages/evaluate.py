@@ -13,15 +13,16 @@ from worldmodels_fast.evolution import Record, derive_seed, load_means
 from worldmodels_fast.progress import console
 from worldmodels_fast.scoring import controller_row, play_beside_random, write_controller_rows
 from worldmodels_fast.stages.run import Run
-from worldmodels_fast.training import read_metrics
+from worldmodels_fast.training import products_in_bf16, read_metrics
 
 
 def stage_evaluate(run: Run) -> dict[str, Any]:
     """Play the real game with the world's agent, on fresh seeds, beside the random policy.
 
-    The agent was chosen in the dream alone. Where the gap was watched, the mean that was best in
-    the real game then plays, too, for comparison; its score is measured anew, since the one that
-    it was picked for is too good.
+    Where C was evolved in the dream, it was chosen there alone. If the gap was watched, the mean
+    that was best in the real game then plays, too, for comparison; its score is measured anew,
+    since the one that it was picked for is too good. Where the game has an unmodified environment
+    besides ours, the agent plays the same seeds in there.
     """
     config = run.config.evaluate
     if not (run.world / "config.json").is_file():
@@ -38,8 +39,10 @@ def stage_evaluate(run: Run) -> dict[str, Any]:
         run.config.environment,
         episodes=config.episodes,
         random_episodes=config.random_episodes,
+        unmodified_episodes=config.unmodified_episodes,
         seed=derive_seed(run.config.seed, "evaluate"),
         workers=config.workers,
+        vae_precision="bf16" if products_in_bf16(config.vae_precision) else "fp32",
         env_kwargs=run.config.env_kwargs,
         progress_folder=run.folder / "game",
         latent=run.config.controller.latent,
@@ -59,17 +62,18 @@ def stage_evaluate(run: Run) -> dict[str, Any]:
             f"after generation {best['generation'] + 1}: {said}."
         )
     save_evaluations(evaluations, run.folder / "evaluation.json")
-    rows = [
-        controller_row(
-            name,
-            player,
-            [episode.steps for episode in evaluations[name].episodes],
-            run.config.fidelity.dream_episodes,
-            seed=run.config.seed,
-        )
-        for name, player in {"agent": world, **others}.items()
-    ]
-    write_controller_rows(run.folder / "fidelity.json", rows)
+    if world.mdn_rnn.predicts_done:
+        rows = [
+            controller_row(
+                name,
+                player,
+                [episode.steps for episode in evaluations[name].episodes],
+                run.config.fidelity.dream_episodes,
+                seed=run.config.seed,
+            )
+            for name, player in {"agent": world, **others}.items()
+        ]
+        write_controller_rows(run.folder / "fidelity.json", rows)
     means = {name: evaluation.summary().mean for name, evaluation in evaluations.items()}
     return {**means, **figures}
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,31 +15,43 @@ import numpy as np
 from worldmodels_fast.agent import World
 from worldmodels_fast.controller import LinearController
 from worldmodels_fast.dream import Dream
-from worldmodels_fast.evolution import Params, Record, Watch, derive_seed, evolve
+from worldmodels_fast.encoder import VAEPrecision
+from worldmodels_fast.evolution import Evaluate, Params, Record, Scores, Watch, derive_seed, evolve
 from worldmodels_fast.mdn_rnn import MDNRNN
 from worldmodels_fast.progress import StageProgress, sparkline
 from worldmodels_fast.rollout import Game
 from worldmodels_fast.stages.run import Run, save_weights
+from worldmodels_fast.training import products_in_bf16
 from worldmodels_fast.vae import VAE
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where C is evolved: the dream or the game.
+
+    Attributes:
+        evaluate: plays a generation.
+        score: plays the rollouts that a mean is scored by.
+        watch: measures the exploit gap, if the run asks for it.
+        precision: in which it is played.
+    """
+
+    evaluate: Evaluate
+    score: Evaluate
+    watch: Watch | None
+    precision: str
+
+
 def stage_evolve(run: Run) -> dict[str, Any]:
-    """Evolve C in the dream, and put the finished world together."""
+    """Evolve C in the dream or in the game, and put the finished world together."""
     config = run.config.evolve
     vae, latents = run.load_vae(), run.first_latents()
     mdn_rnn, controller, widened = run.player()
-    dream = Dream(
-        mdn_rnn,
-        controller,
-        latents,
-        precision=config.precision,
-        device=config.device,
-        **run.dream_settings(),
-    )
+    parts = (run, vae, mdn_rnn, controller, widened)
     means: list[float] = []
     gap = ""
     progress = StageProgress("evolve", config.generations, "generations")
-    with progress, _watch_gap(run, vae, mdn_rnn, controller, dream, widened) as watch:
+    with progress, (_in_game if config.where == "game" else _in_dream)(*parts) as place:
 
         def on_generation(record: Record) -> None:
             nonlocal gap
@@ -46,7 +61,7 @@ def stage_evolve(run: Run) -> dict[str, Any]:
                     f"  dream {record['dream_score']:.0f} - game {record['real_score']:.0f} = gap "
                     f"{record['gap']:.0f}"
                 )
-            rate = record["steps"] / record["seconds"]
+            rate = (record["steps"] + record.get("score_steps", 0)) / record["seconds"]
             scored = record.get("mean_score")
             progress.update(
                 record["generation"] + 1,
@@ -55,15 +70,16 @@ def stage_evolve(run: Run) -> dict[str, Any]:
             )
 
         result = evolve(
-            lambda population, rollouts, seed: dream.evaluate(widened(population), rollouts, seed),
+            place.evaluate,
             run.new_controller().n_params,
             config,
             state_path=run.folder / "evolution_state.pickle",
             history_path=run.folder / "history.jsonl",
             means_path=run.folder / "means.safetensors",
+            score=place.score,
             seed=run.config.seed,
             on_generation=on_generation,
-            watch=watch,
+            watch=place.watch,
         )
     controller.set_flat(widened(result.params[None])[0])
     save_weights(controller, run.folder / "controller.safetensors")
@@ -81,16 +97,85 @@ def stage_evolve(run: Run) -> dict[str, Any]:
             "seed": run.config.seed,
         },
     ).save(run.world)
+
+    def total(key: str) -> Any:
+        return sum(record.get(key, 0) for record in result.history)
+
     return {
-        "score_in_the_dream": result.score,
+        f"score_in_the_{config.where}": result.score,
         "from_generation": result.generation,
         "generations": len(result.history),
         "stopped_by": result.stopped,
-        "dream_steps": sum(record["steps"] for record in result.history),
-        "precision": dream.model.precision,
-        "evolution_seconds": sum(record["seconds"] for record in result.history),
-        "gap_seconds": sum(record.get("gap_seconds", 0.0) for record in result.history),
+        f"{config.where}_steps": total("steps"),
+        "score_steps": total("score_steps"),
+        "steps_per_second": (total("steps") + total("score_steps")) / total("seconds"),
+        "precision": place.precision,
+        "evolution_seconds": total("seconds"),
+        "core_hours": total("seconds") * (os.cpu_count() or 1) / 3600,
+        "gap_seconds": total("gap_seconds"),
     }
+
+
+@contextlib.contextmanager
+def _in_dream(
+    run: Run,
+    vae: VAE,
+    mdn_rnn: MDNRNN,
+    controller: LinearController,
+    widened: Callable[[Params], Params],
+) -> Iterator[_Place]:
+    """M's dream, one native call for a generation."""
+    config = run.config.evolve
+    dream = Dream(
+        mdn_rnn,
+        controller,
+        run.first_latents(),
+        precision=config.precision,
+        device=config.device,
+        **run.dream_settings(),
+    )
+
+    def evaluate(population: Params, rollouts: int, seed: int) -> Scores:
+        return dream.evaluate(widened(population), rollouts, seed)
+
+    with _watch_gap(run, vae, mdn_rnn, controller, dream, widened) as watch:
+        yield _Place(evaluate, evaluate, watch, dream.model.precision)
+
+
+@contextlib.contextmanager
+def _in_game(
+    run: Run,
+    vae: VAE,
+    mdn_rnn: MDNRNN,
+    controller: LinearController,
+    widened: Callable[[Params], Params],
+) -> Iterator[_Place]:
+    """The real game, in worker processes; rollouts of a generation may be cut, never a score's."""
+    config = run.config.evolve
+    precision: VAEPrecision = "bf16" if products_in_bf16(config.vae_precision) else "fp32"
+    make = functools.partial(
+        Game,
+        vae,
+        mdn_rnn,
+        controller,
+        run.card.env_id,
+        latent=run.config.controller.latent,
+        vae_precision=precision,
+        workers=config.workers,
+        device=config.device,
+    )
+    whole, cut = run.config.env_kwargs, run.members_env_kwargs()
+    with make(env_kwargs=cut) as game:
+
+        def evaluate(population: Params, rollouts: int, seed: int) -> Scores:
+            return game.evaluate(widened(population), rollouts, seed)
+
+        def score(population: Params, rollouts: int, seed: int) -> Scores:
+            game.close()  # two crews would need twice the memory
+            with make(env_kwargs=whole) as uncut:
+                return uncut.evaluate(widened(population), rollouts, seed)
+
+        yield _Place(evaluate, evaluate if cut == whole else score, None, precision)
 
 
 @contextlib.contextmanager

@@ -103,7 +103,11 @@ STAGES: dict[str, Stage] = {
         resumes_blindly=True,
     ),
     "fidelity": Stage(
-        stage_fidelity, ("fidelity", "death"), ("encode", "train-rnn"), ("fidelity.json",)
+        stage_fidelity,
+        ("fidelity", "death"),
+        ("encode", "train-rnn"),
+        ("fidelity.json",),
+        wanted=lambda config: config.rnn.predicts_done,
     ),
     "quality": Stage(
         stage_quality,
@@ -124,6 +128,7 @@ STAGES: dict[str, Stage] = {
         ("evolve",),
         (
             "game/evaluate-agent.jsonl",
+            "game/evaluate-agent-unmodified.jsonl",
             "game/evaluate-best-by-real.jsonl",
             "game/evaluate-random.jsonl",
             "evaluation.json",
@@ -157,10 +162,14 @@ def open_run(folder: Path, config: RunConfig) -> Run:
             f"{folder} is a run of {earlier}, not of {config.recipe}; use another folder"
         )
     run = Run(folder, config)
-    try:
-        gymnasium.make(run.card.env_id, **config.env_kwargs).close()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"env_kwargs: {config.environment} refuses them: {error}") from error
+    used = {"env_kwargs": config.env_kwargs}
+    if config.evolve.where == "game":
+        used["evolve.max_steps, evolve.patience"] = run.members_env_kwargs()
+    for name, kwargs in used.items():
+        try:
+            gymnasium.make(run.card.env_id, **kwargs).close()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {config.environment} refuses them: {error}") from error
     if problems := [problem for name in STAGES for problem in _problems(name, run)]:
         raise ValueError("\n".join(problems))
     folder.mkdir(parents=True, exist_ok=True)

@@ -113,6 +113,7 @@ class Run:
             action_dim=self.card.action_dim,
             bias=c.bias,
             hidden_units=c.hidden_units,
+            squash=self.card.squash,
         )
 
     def unevolved_world(self) -> World:
@@ -152,6 +153,18 @@ class Run:
             rule = {"done_threshold": fit["threshold"], "done_temperature": fit["temperature"]}
         evolve = self.config.evolve
         return {"temperature": evolve.temperature, "max_steps": evolve.max_steps, **rule}
+
+    def members_env_kwargs(self) -> dict[str, Any]:
+        """Return the environment's settings where members of a generation are ranked in it.
+
+        They are the run's, and whatever cuts rollouts short (see `EvolveConfig.patience`).
+        """
+        kwargs, evolve = dict(self.config.env_kwargs), self.config.evolve
+        if evolve.max_steps < kwargs.get("max_steps", self.card.max_steps):
+            kwargs["max_steps"] = evolve.max_steps
+        if evolve.patience:
+            kwargs["patience"] = evolve.patience
+        return kwargs
 
     def load_vae(self) -> VAE:
         """Return the trained V.
