@@ -152,13 +152,13 @@ class RoundConfig:
     Attributes:
         base: folder of the run whose world it goes on from; empty for a first round.
         episodes: those that its agent plays.
-        sigma: standard deviation of the noise on its parameters, anew for each episode: a search
-            visits the agent's neighbours, too.
+        sigma: standard deviation of the noise on its parameters, as CMA-ES searches for them, anew
+            for each episode: a search visits the agent's neighbours, too.
     """
 
     base: str = ""
-    episodes: int = 1_000
-    sigma: float = 0.1
+    episodes: int = 1_500
+    sigma: float = 0.05
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from worldmodels_fast.training import (
     calibrate_done,
     encode_episodes,
     load_checkpoint,
+    products_in_bf16,
     steps_in_epoch,
     train_mdn_rnn,
     train_vae,
@@ -58,6 +59,9 @@ def _collect_with_agent(run: Run, base: Run) -> dict[str, Any]:
             per_shard,
             sigma=run.config.round.sigma,
             seed=run.config.seed,
+            n_params=base.new_controller().n_params,
+            to_params=base.player()[2],
+            vae_precision="bf16" if products_in_bf16(base.config.vae.precision) else "fp32",
             on_shard=progress.on_shard,
         )
     return {"shards_taken": len(taken), **progress.figures()}
