@@ -287,8 +287,14 @@ def _settings(name: str, run: Run) -> dict[str, Any]:
     for key in STAGES[name].settings:
         section = everything[key].items()
         settings[key] = {k: v for k, v in section if k not in _NOT_OF_THE_RESULT}
-    as_json: dict[str, Any] = json.loads(json.dumps(settings))
-    return as_json
+    return _without_idle(json.loads(json.dumps(settings)))
+
+
+def _without_idle(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out settings that decide nothing: those of a further round, where there is none."""
+    if "round" in settings and not settings["round"].get("base"):
+        settings["round"] = {}
+    return settings
 
 
 def _inputs(name: str, run: Run) -> dict[str, str | None]:
@@ -338,7 +344,7 @@ def _recorded(name: str, record: dict[str, Any]) -> dict[str, Any]:
     for key in STAGES[name].settings:
         known = {k: v for k, v in defaults[key].items() if k not in _NOT_OF_THE_RESULT}
         settings[key] = {**known, **settings.get(key, {})}
-    return settings
+    return _without_idle(settings)
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
