@@ -84,8 +84,8 @@ class Players:
         slots: N.
         latent: "sample" or "mu".
         vae_precision: see `PackedEncoder`.
-        threads: for M's step; V takes torch's.
-        backend: see `ops.available_backends`; None for the best one.
+        threads: of V's and M's kernels.
+        backend: of V, M and C, see `ops.available_backends`; None for the best one.
 
     Raises:
         ValueError: parts that do not fit together, or an unknown setting.
@@ -105,7 +105,7 @@ class Players:
     ) -> None:
         check_parts(vae, mdn_rnn, controller, latent)
         self.spec = controller
-        self._vae = PackedEncoder(vae, vae_precision)
+        self._vae = PackedEncoder(vae, vae_precision, backend=backend, threads=threads)
         self._model: ops.PackedMDNRNN | None = None
         if mdn_rnn is not None and {"h", "c"} & set(controller.features):
             self._model = ops.pack_mdn_rnn(mdn_rnn.weights(), backend=backend)
