@@ -94,7 +94,7 @@ def _made(folder: Path) -> list[str]:
     if lengths.is_dir():
         lines.append(
             f"- {config['collect']['episodes']:,} episodes under "
-            f"{' and '.join(config['collect']['policies'])} actions"
+            f"{', '.join(config['collect']['policies'])} actions"
         )
     further = config.get("round", {})
     if further.get("base"):
@@ -132,6 +132,7 @@ def _scores(folder: Path) -> list[str]:
     evaluations = load_evaluations(path)
     settings = next(iter(evaluations.values())).settings
     versions = ", ".join(f"{k} {v}" for k, v in settings["versions"].items())
+    environment = ", ".join(f"{k} {v}" for k, v in settings["environment"].items() if v is not None)
     rows = [
         f"| {name} | {len(e.episodes)} | {e.summary().mean:.0f} +- {e.summary().std:.0f} | "
         f"{e.summary().low:.0f} to {e.summary().high:.0f} |"
@@ -145,7 +146,7 @@ def _scores(folder: Path) -> list[str]:
         *rows,
         "",
         f"Steps survived, on seeds that nothing was trained on; every episode is in "
-        f"`evaluation.json`. {settings['environment']}; {versions}.",
+        f"`evaluation.json`. {environment}; {versions}.",
         "",
     ]
 
