@@ -516,6 +516,9 @@ def take_cover_second_round(base: RunConfig | None = None) -> RunConfig:
         recipe="take-cover-second-round",
         round=RoundConfig(base=f"runs/{base.recipe}"),
         rnn=dataclasses.replace(base.rnn, epochs=4, learning_rate=1e-3),
+        evolve=dataclasses.replace(base.evolve, generations=200, temperature=1.15),
+        gap=GapConfig(every=20),
+        sweep=dataclasses.replace(base.sweep, generations=100),
     )
 
 
