@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_worlds import small_world
 
-from worldmodels_fast import ops
+from worldmodels_fast import device_players, ops
 from worldmodels_fast.device_players import DevicePlayers
 from worldmodels_fast.rollout import Episode, Game, Players
 
@@ -80,6 +80,43 @@ def test_settings_and_order_are_checked():
     players = DevicePlayers(*parts, device="cpu")
     with pytest.raises(ValueError, match="slots: expected those of the last `act`"):
         players.remember(np.array([0]), None, None)
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_game_asks_its_device(crashes, monkeypatch, tmp_path):
+    """The CPU stands in for the device; frames and actions go the same ways."""
+
+    def on_the_cpu(*parts, device, **settings):
+        assert device == "cuda"
+        return DevicePlayers(*parts, device="cpu", **settings)
+
+    monkeypatch.setattr(device_players, "DevicePlayers", on_the_cpu)
+    world = small_world()
+    n_params = world.controller.n_params
+    population = np.random.default_rng(0).normal(size=(3, n_params)).astype(np.float32)
+    episodes = [Episode(env_seed=100 + i, player_seed=200 + i, member=i % 3) for i in range(9)]
+    settings = {"env_kwargs": {"pays_actions": True}, "workers": 2, "slots": 5}
+    told = {}
+
+    def on_step(place, step, frame, action, reward):
+        told[place] = told.get(place, 0) * (step > 0) + 1
+        assert frame.shape == (64, 64, 3)
+        assert float(action[0]) == reward
+
+    with world.game("toy_game:Toy-v0", **settings) as game:
+        expected = game.play(population, episodes)
+    if crashes:
+        settings["env_kwargs"]["crash_once"] = str(tmp_path / "crashed")
+    parts = (world.vae, world.mdn_rnn, world.controller, "toy_game:Toy-v0")
+    with Game(*parts, **settings, device="cuda") as game:
+        if crashes:
+            with pytest.warns(RuntimeWarning, match="playing again"):
+                results = game.play(population, episodes, on_step=on_step)
+        else:
+            results = game.play(population, episodes, on_step=on_step)
+    for place, (got, e) in enumerate(zip(results, expected, strict=True)):
+        assert got.steps == e.steps == told[place]
+        assert got.score == pytest.approx(e.score, abs=0.05)
 
 
 @pytest.mark.gpu

@@ -63,6 +63,21 @@ def named_memory():
     return {name for name in names if not name.startswith("ViZDoom")}
 
 
+def test_workers_do_without_torch():
+    """It takes most of the time that a process needs to be there, and most of its memory."""
+    code = (
+        "import sys\n"
+        "import worldmodels_fast.table, worldmodels_fast.envs.car_racing\n"
+        "import worldmodels_fast.envs.take_cover\n"
+        "assert 'torch' not in sys.modules\n"
+        "import worldmodels_fast as wmf\n"
+        "assert set(wmf.__all__) <= set(dir(wmf))\n"
+        "assert all(getattr(wmf, name) is not None for name in wmf.__all__)\n"
+        "assert not hasattr(wmf, 'nothing')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.fixture(scope="module")
 def game():
     """A game in two workers and five slots, for all tests that need nothing else of it."""

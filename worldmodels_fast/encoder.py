@@ -19,10 +19,17 @@ from worldmodels_fast import ops
 if TYPE_CHECKING:
     from worldmodels_fast.vae import VAE
 
-__all__ = ["PackedEncoder", "VAEPrecision"]
+__all__ = ["PackedEncoder", "VAEPrecision", "resolved"]
 
 Floats = npt.NDArray[np.float32]
 VAEPrecision = Literal["fp32", "bf16", "auto"]
+
+
+def resolved(precision: VAEPrecision, backend: str | None = None) -> Literal["fp32", "bf16"]:
+    """What "auto" means on this machine; the others mean themselves."""
+    if precision != "auto":
+        return precision
+    return "bf16" if (backend or ops.default_backend()) == "avx512_bf16" else "fp32"
 
 
 class PackedEncoder:

@@ -30,7 +30,7 @@ from gymnasium.envs.registration import load_env_creator
 from worldmodels_fast import envs, ops
 from worldmodels_fast.agent import World
 from worldmodels_fast.dream import Dream
-from worldmodels_fast.encoder import VAEPrecision
+from worldmodels_fast.encoder import VAEPrecision, resolved
 from worldmodels_fast.evolution import derive_seed
 from worldmodels_fast.policies import FIDELITY_POLICIES, make_policy
 from worldmodels_fast.rollout import Episode, EpisodeResult, Latent
@@ -225,7 +225,7 @@ def evaluate_agent(
         "world": world.digest(),
         "latent": latent,
         "precision": "fp32",
-        "vae_precision": vae_precision,
+        "vae_precision": resolved(vae_precision),
         "backend": ops.default_backend(),
         **_environment_settings(env_id, env_kwargs, seed),
     }
