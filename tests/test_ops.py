@@ -126,6 +126,10 @@ def test_auto_is_the_16_bits_that_are_native(backend):
     packed = ops.pack_mdn_rnn(random_weights(3, 1, 5, 2, True), backend=backend, precision="auto")
     native = {"avx512_bf16": "bf16", "cuda": "fp16"}
     assert packed.precision == native.get(backend, "fp32")
+    fastest = ops.pack_mdn_rnn(
+        random_weights(3, 1, 5, 2, True), backend=backend, precision="fastest"
+    )
+    assert fastest.precision == {**native, "avx512_bf16": "int8"}.get(backend, "fp32")
 
 
 @pytest.mark.parametrize("backend", LEVELS)

@@ -290,7 +290,7 @@ def test_what_an_environment_raises_is_shown(env_kwargs, message):
     ):
         game.play(population(), EPISODES[:1])
     assert "Traceback" in caught.value.__notes__[0]
-    assert "rollout.py" in caught.value.__notes__[0]
+    assert "table.py" in caught.value.__notes__[0]
 
 
 def wait_for(condition, what, seconds=60):

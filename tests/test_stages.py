@@ -170,6 +170,14 @@ def test_settings_that_a_record_does_not_know_are_at_their_defaults(tmp_path, to
         open_run(tmp_path, changed("vae", kl_tolerance=0.7))
 
 
+def test_settings_of_a_further_round_decide_nothing_in_a_first_one(tmp_path, toy_stages):
+    done, _ = toy_stages
+    run_all(open_run(tmp_path, SMOKE))
+    done.clear()
+    run_all(open_run(tmp_path, changed("round", episodes=7)))
+    assert done == []
+
+
 def test_a_half_done_stage_knows_what_it_was_begun_from(tmp_path, toy_stages):
     _, failing = toy_stages
     STAGES["encode"] = dataclasses.replace(STAGES["encode"], resumes_blindly=False)

@@ -23,7 +23,9 @@ from worldmodels_fast.dream import Dream
 from worldmodels_fast.encoder import VAEPrecision
 from worldmodels_fast.envs import card_of
 from worldmodels_fast.mdn_rnn import MDNRNN
-from worldmodels_fast.rollout import Game, Latent, Players
+from worldmodels_fast.players import Players
+from worldmodels_fast.rollout import Game
+from worldmodels_fast.slots import Latent
 from worldmodels_fast.vae import VAE
 
 __all__ = ["Agent", "World"]

@@ -67,7 +67,8 @@ def _what(config: dict[str, Any], dream: dict[str, Any]) -> list[str]:
         ),
         "",
         f"- environment: {config['environment']}{f' ({settings})' if settings else ''}",
-        f"- recipe: `worldmodels-fast run {config['recipe']}`, seed {config['seed']}",
+        f"- recipe: `worldmodels-fast run {config['recipe']}{_from(config)}`, seed "
+        f"{config['seed']}",
         f"- dream: temperature {dream['temperature']:g}, at most {dream['max_steps']:,} steps, "
         + (
             _end_rule(dream["done_threshold"], dream.get("done_temperature", 0.0))
@@ -92,6 +93,11 @@ def _form(config: dict[str, Any]) -> str:
     return f"{kind} that sees {' and '.join(c['features'])}{untrained}"
 
 
+def _from(config: dict[str, Any]) -> str:
+    base = config.get("round", {}).get("base")
+    return f" --from runs/{Path(base).name}" if base else ""
+
+
 def _end_rule(threshold: float, temperature: float) -> str:
     if temperature == 0.0:
         return f"over when the done logit exceeds {threshold:g}"
@@ -110,6 +116,13 @@ def _made(folder: Path) -> list[str]:
         lines.append(
             f"- {config['collect']['episodes']:,} episodes under "
             f"{', '.join(config['collect']['policies'])} actions"
+        )
+    further = config.get("round", {})
+    if further.get("base"):
+        lines.append(
+            f"- a further round: {further['episodes']:,} episodes that the agent of the round "
+            f"before ({Path(further['base']).name}) played, with noise of "
+            f"{further['sigma']:g} on its parameters; V is that round's, M went on from its M"
         )
     for title, name, keys in (
         ("V", "vae.log.jsonl", ("reconstruction", "held_out_reconstruction", "kl")),

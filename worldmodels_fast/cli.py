@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import sys
 from collections.abc import Callable, Sequence
@@ -30,7 +31,8 @@ class RunOptions:
         folder: the run's folder.
         settings: everything that decides the run.
         base: a run's folder: stages that it has finished and that would be the same here are
-            taken from there; an ablation's other settings are that run's.
+            taken from there; an ablation's other settings are that run's, and a further round goes
+            on from its world.
     """
 
     folder: Path
@@ -106,6 +108,9 @@ def _run(args: list[str]) -> None:
         )
     base = _base(args[1:])
     recipe = make_recipe(args[0], base.config if base else None)
+    if base is not None and recipe.round.base:
+        further = dataclasses.replace(recipe.round, base=str(base.folder))
+        recipe = dataclasses.replace(recipe, round=further)
     options = tyro.cli(
         RunOptions,
         default=RunOptions(Path("runs") / recipe.recipe, recipe),
@@ -114,7 +119,7 @@ def _run(args: list[str]) -> None:
         description=RECIPES[args[0]].__doc__,
     )
     run = open_run(options.folder, options.settings)
-    if base is not None:
+    if base is not None and not options.settings.round.base:
         taken = adopt(run, base)
         console.print(
             f"from {base.folder}: {', '.join(taken) or 'nothing that would be the same here'}"

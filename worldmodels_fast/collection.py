@@ -15,6 +15,7 @@ import numpy as np
 
 from worldmodels_fast import data, envs
 from worldmodels_fast.data import Floats, Frames
+from worldmodels_fast.encoder import VAEPrecision
 from worldmodels_fast.policies import Policy, make_policy
 from worldmodels_fast.rollout import Episode, EpisodeResult
 from worldmodels_fast.workers import run_tasks
@@ -187,6 +188,9 @@ def collect_with_agent(
     *,
     sigma: float,
     seed: int,
+    n_params: int | None = None,
+    to_params: Callable[[Floats], Floats] = lambda noise: noise,
+    vae_precision: VAEPrecision = "fp32",
     on_shard: Callable[[int, int, int], None] = lambda episodes, seen, kept: None,
 ) -> None:
     """Let a world's agent play, and write its episodes into shards of their own.
@@ -203,6 +207,9 @@ def collect_with_agent(
         shard_episodes: episodes in each.
         sigma: standard deviation of the noise on C's parameters.
         seed: the run's seed.
+        n_params: how many parameters were searched for; None for C's own.
+        to_params: takes noise (P, n_params) on those to noise on C's own.
+        vae_precision: of V, while the agent plays; see `PackedEncoder`.
         on_shard: called with (episodes, frames seen, frames kept) of each finished shard.
 
     Raises:
@@ -219,13 +226,14 @@ def collect_with_agent(
     if not missing:
         return
     best = world.controller.flat.detach().numpy()
+    n_searched = best.size if n_params is None else n_params
     members: list[Floats] = []
     episodes: list[Episode] = []
     for shard in missing:
         rng = np.random.default_rng((seed, _AGENT_STREAM, shard))
         for _ in range(shard_episodes):
-            noise = rng.standard_normal(best.size, dtype=np.float32)
-            members.append(best + np.float32(sigma) * noise)
+            noise = np.float32(sigma) * rng.standard_normal((1, n_searched), dtype=np.float32)
+            members.append(best + to_params(noise)[0])
             env_seed, player_seed = rng.integers(2**31, size=2).tolist()
             episodes.append(Episode(env_seed, player_seed, member=len(episodes)))
 
@@ -255,6 +263,6 @@ def collect_with_agent(
             n = sum(map(len, mine))
             on_shard(len(mine), n, n)
 
-    with world.game() as game:
+    with world.game(vae_precision=vae_precision) as game:
         game.play(np.stack(members), episodes, on_episode, on_step)
     data.remove_unfinished(folder)

@@ -41,7 +41,8 @@ class DeviceEncoder:
 
     Args:
         vae: V; it is copied.
-        precision: of the convolutions, "fp32" or "bf16"; the last layer is always fp32.
+        precision: of the convolutions, "fp32", "bf16", or "auto", bf16 on CUDA devices and fp32
+            elsewhere; the last layer is always fp32.
         device: torch's.
 
     Raises:
@@ -49,8 +50,10 @@ class DeviceEncoder:
     """
 
     def __init__(self, vae: VAE, precision: str, device: torch.device) -> None:
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"vae_precision: expected 'fp32' or 'bf16', got {precision!r}")
+        if precision not in ("fp32", "bf16", "auto"):
+            raise ValueError(f"vae_precision: expected 'fp32', 'bf16' or 'auto', got {precision!r}")
+        if precision == "auto":
+            precision = "bf16" if device.type == "cuda" else "fp32"
         self.latent_dim = vae.latent_dim
         self._dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         encoder = copy.deepcopy(vae.encoder).requires_grad_(False)

@@ -54,7 +54,7 @@ class Dream:
         temperature: tau > 0. More is noisier, and harder to exploit.
         max_steps: steps after which a rollout ends.
         precision: of the matrix products' operands, "fp32", "fp16" (CUDA), "bf16", "int8" (CPU) or
-            "auto"; see `ops.pack_mdn_rnn`.
+            "auto" and "fastest"; see `ops.pack_mdn_rnn`.
         device: "cpu"; "cuda", the first CUDA device that can be used, "cuda:0", "cuda:1", ...
         threads: worker threads; None for all processors. Results do not depend on it.
         done_threshold: a rollout ends when M's done logit is above this.

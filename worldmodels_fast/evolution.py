@@ -57,9 +57,10 @@ class EvolveConfig:
         eval_rollouts: rollouts of that score.
         max_minutes: stop after the generation in which this much time has been used, in all (that
             of `evolve`'s ``watch`` not counted).
-        precision: of the dream's matrix products, "fp32", "bf16", "int8" or "auto",
-            which is bf16 where the machine has instructions for it.
-        vae_precision: of V's convolutions in the game, "fp32", "bf16" or "auto", likewise.
+        precision: of the dream's matrix products, "fp32", "bf16", "int8", or "auto" and "fastest",
+            which are bf16 and int8 where the machine has instructions for it.
+        vae_precision: of V's convolutions in the game, "fp32", "bf16" or "auto", bf16 where the
+            machine has instructions for it.
         device: where it is dreamt, "cpu", "cuda" or "cuda:1"; "auto" in `precision` is fp16 there.
             Of the game it is where V, M and C are.
         workers: processes that step the game; None for as many as suit the machine. Results do not

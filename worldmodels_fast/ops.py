@@ -1,4 +1,4 @@
-"""The native kernels: one step of M, a tempered sample, the controller, and whole dreams.
+"""The native kernels: V's encoder, a step of M, a tempered sample, the controller, whole dreams.
 
 This is the only module that imports the extension. Arrays are float32 and C-contiguous, of NumPy,
 torch, or any library with DLPack or __cuda_array_interface__ (CuPy, JAX, Numba); what comes out is
@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 try:
     from worldmodels_fast import _core
-    from worldmodels_fast._core import DeviceArray, PackedMDNRNN
+    from worldmodels_fast._core import DeviceArray, PackedMDNRNN, PackedVAEEncoder
 except ImportError as error:
     raise ImportError(
         f"worldmodels_fast was imported from {os.path.dirname(__file__)}, where its compiled "
@@ -53,6 +53,8 @@ __all__ = [
     "MDNRNNStep",
     "MDNRNNWeights",
     "PackedMDNRNN",
+    "PackedVAEEncoder",
+    "VAEEncoderWeights",
     "available_backends",
     "car_racing_renderer",
     "controller_forward",
@@ -61,9 +63,11 @@ __all__ = [
     "default_backend",
     "device_of",
     "dream_rollout",
+    "encode_frames",
     "mdn_rnn_step",
     "mixture_sample",
     "pack_mdn_rnn",
+    "pack_vae_encoder",
     "peak_rate",
     "plan_dream",
     "read_rate",
@@ -90,7 +94,7 @@ ArrayT = TypeVar("ArrayT", FloatArray, "torch.Tensor", SupportsDLPack)
 
 FEATURES = ("z", "h", "c")
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "auto")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "auto", "fastest")
 """Number formats of the matrix products' operands, and the choice among them: `pack_mdn_rnn`."""
 
 
@@ -125,6 +129,27 @@ class MDNRNNWeights:
     hidden_dim: int
     n_mixtures: int
     predicts_done: bool
+
+
+@dataclass(frozen=True)
+class VAEEncoderWeights:
+    """The parameters of V's encoder as plain float32 C-contiguous arrays (NumPy or torch).
+
+    Four convolutions (PyTorch's layout, stride 2, no padding, a ReLU after each) and the heads.
+
+    Attributes:
+        conv_weights: (32, 3, 4, 4), (64, 32, 4, 4), (128, 64, 4, 4), (256, 128, 4, 4).
+        conv_biases: (32,), (64,), (128,), (256,).
+        head_weight: (2Z, 256, 2, 2), rows of mu and then of logvar.
+        head_bias: (2Z,).
+        latent_dim: Z.
+    """
+
+    conv_weights: tuple[Any, ...]
+    conv_biases: tuple[Any, ...]
+    head_weight: Any
+    head_bias: Any
+    latent_dim: int
 
 
 @dataclass(frozen=True)
@@ -332,7 +357,8 @@ def pack_mdn_rnn(
         precision: "fp32"; "fp16", rounded to half precision, up to +-65504; "bf16", rounded to
             bfloat16; "int8", h and its weights rounded to 8 bits (weights with a scale per output),
             the other inputs to multiples of 1/64 up to +-64, and their weights to 16 bits; "auto",
-            "fp16" on "cuda", "bf16" where the backend has instructions for it, "fp32" elsewhere.
+            "fp16" on "cuda", "bf16" where the backend has instructions for it, "fp32" elsewhere;
+            "fastest", the same with "int8" for "bf16".
         device: "cpu"; "cuda", the first device that can be used, "cuda:0", "cuda:1", ...; None for
             what the backend says.
 
@@ -355,6 +381,8 @@ def pack_mdn_rnn(
         raise ValueError(f"device: expected one of backend {level!r}, got {device!r}")
     if precision == "auto":
         precision = {"cuda": "fp16", "avx512_bf16": "bf16"}.get(level, "fp32")
+    elif precision == "fastest":
+        precision = {"cuda": "fp16", "avx512_bf16": "int8"}.get(level, "fp32")
     if level == "cuda":
         for name in ("weight_ih", "weight_hh", "bias", "head_weight", "head_bias"):
             _check_finite(name, getattr(weights, name))
@@ -373,6 +401,75 @@ def pack_mdn_rnn(
         precision=precision,
         device=-1 if index is None else index,
     )
+
+
+def pack_vae_encoder(
+    weights: VAEEncoderWeights, *, backend: str | None = None, precision: str = "fp32"
+) -> PackedVAEEncoder:
+    """Rearrange the weights of V's encoder once, into the order in which the kernels read them.
+
+    Args:
+        weights: the parameters; they are copied.
+        backend: a level of the CPU, see `available_backends()`; None for the fastest one, or for
+            WMF_BACKEND where that is one.
+        precision: of the convolutions' weights and inputs: "fp32"; "bf16", rounded to bfloat16;
+            "auto", "bf16" where the backend has instructions for it, "fp32" elsewhere. Sums and the
+            last layer are float32 whatever it is.
+
+    Returns:
+        A native object for `encode_frames`, with the attributes backend, precision, nbytes and
+        latent_dim.
+
+    Raises:
+        TypeError: an array is not float32.
+        ValueError: a wrong shape, an array that is not C-contiguous, a weight that is not finite,
+            another precision, a backend that is unknown or cannot run here.
+    """
+    level = backend or default_backend()
+    if level == "cuda" and backend is None:
+        level = next(name for name in reversed(available_backends()) if name != "cuda")
+    if precision == "auto":
+        precision = "bf16" if level == "avx512_bf16" else "fp32"
+    convolutions = len(weights.conv_weights), len(weights.conv_biases)
+    if convolutions != (4, 4):
+        raise ValueError(
+            f"conv_weights, conv_biases: expected 4 of each, got {convolutions[0]} and "
+            f"{convolutions[1]}"
+        )
+    return PackedVAEEncoder(
+        weights=[*weights.conv_weights, weights.head_weight],
+        biases=[*weights.conv_biases, weights.head_bias],
+        latent_dim=_integer("latent_dim", weights.latent_dim, low=1),
+        backend=level,
+        precision=precision,
+    )
+
+
+def encode_frames(
+    model: PackedVAEEncoder | VAEEncoderWeights, frames: Any, *, threads: int = 1
+) -> tuple[Any, Any]:
+    """Let V see N frames, on the CPU.
+
+    Every frame's result is bitwise the same whatever N, its place, and `threads`.
+
+    Args:
+        model: packed weights, or plain weights, which are then packed for this call only.
+        frames: (N, 64, 64, 3) uint8, RGB (NumPy, torch, ...).
+        threads: over which the frames are spread.
+
+    Returns:
+        mu, logvar (N, Z) float32 of the latent's normal distribution, of the kind of `frames`.
+
+    Raises:
+        TypeError: frames that are not uint8.
+        ValueError: a wrong shape, an array that is not C-contiguous, threads < 1.
+    """
+    if isinstance(model, VAEEncoderWeights):
+        model = pack_vae_encoder(model)
+    results = _core.encode_frames(model, frames, _integer("threads", threads, low=1))
+    like: Any = _output_kind(frames)
+    mu, logvar = (like(x) for x in results)
+    return mu, logvar
 
 
 def mdn_rnn_step(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -70,7 +71,7 @@ class StageProgress:
             )
             self._task = self._bar.add_task(name, total=total, completed=done, unit=unit, text="")
 
-    def __enter__(self) -> StageProgress:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         else:

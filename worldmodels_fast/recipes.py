@@ -38,6 +38,8 @@ class ControllerConfig:
         latent: z that C sees: "sample" of what V says, as in the paper, or its mean, "mu".
         memory: whose h and c it sees: those of the M that dreams, "trained", or those of an
             "untrained" M that is fed the same z and actions (see `untrained.py`).
+        search: the units of its parameters to CMA-ES: "plain", as in the paper, or "features",
+            what they do to the action (see `search_space.py`).
     """
 
     features: tuple[str, ...] = ("z", "c", "h")
@@ -45,6 +47,7 @@ class ControllerConfig:
     hidden_units: int = 0
     latent: Latent = "sample"
     memory: Literal["trained", "untrained"] = "trained"
+    search: Literal["plain", "features"] = "plain"
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,25 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class RoundConfig:
+    """A further round, beyond the paper: what an evolved agent plays teaches M what its dream hid.
+
+    The run takes over the episodes and V of another one, adds episodes that the other's agent plays
+    in the real game, and M goes on from the other's.
+
+    Attributes:
+        base: folder of the run whose world it goes on from; empty for a first round.
+        episodes: those that its agent plays.
+        sigma: standard deviation of the noise on its parameters, as CMA-ES searches for them, anew
+            for each episode: a search visits the agent's neighbours, too.
+    """
+
+    base: str = ""
+    episodes: int = 1_500
+    sigma: float = 0.05
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run; written to `config.json` in its folder.
 
@@ -149,6 +171,7 @@ class RunConfig:
         env_kwargs: settings of the environment, e.g. {"skill": 4}.
         seed: every other seed is derived from this one.
         collect: stage `collect`.
+        round: what it goes on from, if it is a further round.
         vae: stage `train-vae`.
         rnn: stage `train-rnn`.
         death: when a dream ends.
@@ -166,6 +189,7 @@ class RunConfig:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     seed: int = 1
     collect: CollectConfig = field(default_factory=CollectConfig)
+    round: RoundConfig = field(default_factory=RoundConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     rnn: RNNConfig = field(default_factory=RNNConfig)
     death: DeathConfig = field(default_factory=DeathConfig)
@@ -194,6 +218,11 @@ class RunConfig:
         for policy in (*self.collect.policies, *self.fidelity.policies):
             make_policy(policy)
         self.quality.check()
+        if self.round.episodes < 1 or not 0 <= self.round.sigma < math.inf:
+            raise ValueError(
+                "round: expected `episodes` from 1 and a finite `sigma` from 0, got "
+                f"{self.round.episodes} and {self.round.sigma}"
+            )
         for precision in (self.vae.precision, self.rnn.precision, self.evaluate.vae_precision):
             products_in_bf16(precision)
         if self.evolve.precision not in PRECISIONS:
@@ -206,6 +235,7 @@ class RunConfig:
         for name, value, allowed in (
             ("controller.latent", self.controller.latent, ("sample", "mu")),
             ("controller.memory", self.controller.memory, ("trained", "untrained")),
+            ("controller.search", self.controller.search, ("plain", "features")),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
@@ -274,7 +304,8 @@ def take_cover_quick() -> RunConfig:
 
     Beyond the paper's: a third of the episodes linger at walls and a third roam, so that the walls
     and the late game are seen; V's loss keeps small fireballs; learning rates are higher and fall
-    on a cosine; a dream's end is drawn with the probability that held-out episodes bear out.
+    on a cosine; a dream's end is drawn with the probability that held-out episodes bear out; and
+    CMA-ES searches in units of what C's parameters do.
     """
     return RunConfig(
         recipe="take-cover-quick",
@@ -290,7 +321,14 @@ def take_cover_quick() -> RunConfig:
         ),
         rnn=RNNConfig(epochs=8, batch=64, chunk=100, learning_rate=1.5e-3),
         death=DeathConfig(calibrated=True),
-        evolve=EvolveConfig(generations=80, eval_every=10, precision="auto"),
+        evolve=EvolveConfig(
+            generations=100,
+            eval_every=10,
+            precision="fastest",
+            sigma0=0.03,
+            temperature=1.3,
+        ),
+        controller=ControllerConfig(search="features"),
         gap=GapConfig(every=10),
     )
 
@@ -466,6 +504,24 @@ def take_cover_fp32(base: RunConfig | None = None) -> RunConfig:
     )
 
 
+def take_cover_second_round(base: RunConfig | None = None) -> RunConfig:
+    """Beyond the paper: a run's agent plays the game, M learns from that, C is evolved anew.
+
+    The agent lives two or three times as long as the policies of the first round, and goes where
+    its dream was wrong.
+    """
+    base = base or take_cover_quick()
+    return dataclasses.replace(
+        base,
+        recipe="take-cover-second-round",
+        round=RoundConfig(base=f"runs/{base.recipe}"),
+        rnn=dataclasses.replace(base.rnn, epochs=4, learning_rate=1e-3),
+        evolve=dataclasses.replace(base.evolve, generations=200, temperature=1.15),
+        gap=GapConfig(every=20),
+        sweep=dataclasses.replace(base.sweep, generations=100),
+    )
+
+
 def car_racing_z_only(base: RunConfig | None = None) -> RunConfig:
     """Ablation: C sees z alone and remembers nothing (paper: 632)."""
     base = base or car_racing_quick()
@@ -502,10 +558,15 @@ ABLATIONS: dict[str, Callable[[RunConfig | None], RunConfig]] = _by_name(
 )
 """Recipes that change one thing of another run, by default of the game's quick one."""
 
+ROUNDS: dict[str, Callable[[RunConfig | None], RunConfig]] = _by_name(take_cover_second_round)
+"""Recipes that go on from another run's world, by default from `take-cover-quick`."""
+
+OF_ANOTHER_RUN = {**ABLATIONS, **ROUNDS}
+
 RECIPES: dict[str, Callable[..., RunConfig]] = {
     **_by_name(take_cover_smoke, take_cover_quick, take_cover_paper),
     **_by_name(car_racing_smoke, car_racing_quick, car_racing_paper),
-    **ABLATIONS,
+    **OF_ANOTHER_RUN,
 }
 
 
@@ -514,14 +575,15 @@ def make_recipe(name: str, base: RunConfig | None = None) -> RunConfig:
 
     Args:
         name: see `RECIPES`.
-        base: the run that an ablation changes; other recipes are not of it.
+        base: the run that an ablation changes or a further round goes on from; other recipes are
+            not of it.
 
     Raises:
         ValueError: no such recipe; the message lists them.
     """
     if name not in RECIPES:
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
-    return ABLATIONS[name](base) if name in ABLATIONS else RECIPES[name]()
+    return OF_ANOTHER_RUN[name](base) if name in OF_ANOTHER_RUN else RECIPES[name]()
 
 
 def save_config(config: RunConfig, path: Path) -> None:

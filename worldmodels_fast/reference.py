@@ -103,6 +103,47 @@ def noise(
 
 
 # ------------------------------------------------------------------------------------------------
+# V
+# ------------------------------------------------------------------------------------------------
+
+
+def encode_frames(
+    model: Any, frames: npt.ArrayLike, *, threads: int = 1, precision: str = "fp32"
+) -> tuple[Float64, Float64]:
+    """Four convolutions with ReLU, then mu and logvar (paper, appendix A.1).
+
+    Args:
+        model: the weights (`ops.VAEEncoderWeights`).
+        frames: (N, 64, 64, 3), 0 to 255.
+        threads: ignored; here so that the signature is that of the fast function.
+        precision: "fp32" rounds nothing; "bf16" rounds the weights and the inputs of the
+            convolutions, and nothing else.
+
+    Returns:
+        mu, logvar (N, Z).
+    """
+    del threads
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision: expected 'fp32' or 'bf16', got {precision!r}")
+    rounded = _f64 if precision == "fp32" else _bf16
+    x = np.moveaxis(_f64(frames), -1, 1)  # (N, channels, rows, columns)
+    for i, (weight, bias) in enumerate(zip(model.conv_weights, model.conv_biases, strict=True)):
+        w = _f64(weight) / 255 if i == 0 else weight  # the frame is its bytes
+        x = np.maximum(_convolution(rounded(x), rounded(w), _f64(bias)), 0.0)
+    features = x.reshape(len(x), -1)
+    out = features @ _f64(model.head_weight).reshape(-1, features.shape[1]).T
+    mu, logvar = np.split(out + _f64(model.head_bias), 2, axis=1)
+    return mu, logvar
+
+
+def _convolution(x: Float64, weight: Float64, bias: Float64) -> Float64:
+    """(N, C, R, R) by windows (O, C, 4, 4), two pixels apart -> (N, O, R', R')."""
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(2, 3))
+    out: Float64 = np.einsum("ncyxij,ocij->noyx", windows[:, :, ::2, ::2], weight, optimize=True)
+    return out + bias[:, None, None]
+
+
+# ------------------------------------------------------------------------------------------------
 # M
 # ------------------------------------------------------------------------------------------------
 

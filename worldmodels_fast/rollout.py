@@ -1,55 +1,48 @@
-"""Rollouts in the real game: many environments in worker processes, V, M and C batched in this one.
+"""Rollouts in the real game: many environments, and V, M and C beside them in worker processes.
 
 `Game` is to the real environment what `Dream` is to the dream: a population of controllers goes in,
-returns and lengths come out. Workers step environments and leave their frames in shared memory.
-While they step one half of them, V, M and C work on the other; an episode that ends gives its slot
-to the next one that waits.
+returns and lengths come out. Each worker plays some slots by itself (`table.py`); this process
+deals the episodes out, and an episode that ends gives its slot to the next one that waits.
 
 An episode depends on its two seeds and its member's parameters alone. It is bitwise the same in
 any slot, beside any others, with any number of workers, slots and threads, and when `Agent` plays
-it by itself: `Agent` and `Game` are both `Players`, whose kernels treat each row alike (see
-`PackedEncoder`, `ops.mdn_rnn_step`).
+it by itself: `Agent` and the workers have the same `Players`, whose kernels treat each row alike
+(see `ops.encode_frames`, `ops.mdn_rnn_step`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import pickle
 import selectors
-import signal
-import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ctypes import c_ubyte
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from worldmodels_fast import ops
-from worldmodels_fast.device_players import DevicePlayers
-from worldmodels_fast.encoder import PackedEncoder, VAEPrecision
-from worldmodels_fast.envs import FRAME_SIZE
+from worldmodels_fast import ops, table
+from worldmodels_fast.encoder import VAEPrecision
 from worldmodels_fast.evolution import derive_seed
-from worldmodels_fast.slots import Latent, SlotNoise, Slots, check_parts
+from worldmodels_fast.players import Players
+from worldmodels_fast.slots import Latent, Slots
+from worldmodels_fast.table import Deal, Parts, Setting
 from worldmodels_fast.workers import (
     MAX_TRIES,
     WorkerProcess,
     dismiss,
     gave_up,
     n_workers,
-    portable,
     say,
 )
 
 if TYPE_CHECKING:
     from worldmodels_fast.controller import LinearController
+    from worldmodels_fast.device_players import DevicePlayers
     from worldmodels_fast.mdn_rnn import MDNRNN
     from worldmodels_fast.vae import VAE
 
@@ -58,117 +51,12 @@ __all__ = ["Episode", "EpisodeResult", "Game", "GameResult", "Latent", "Players"
 Floats = npt.NDArray[np.float32]
 Frames = npt.NDArray[np.uint8]
 
-FRAME_SHAPE = (FRAME_SIZE, FRAME_SIZE, 3)
-
-SLOTS_PER_WORKER = 16
-"""Batches are of about half as many: V, M and C need no longer, a row, for eight than for more."""
+SLOTS_PER_WORKER = 8
+"""V, M and C need no longer, a row, for so many than for more."""
 
 _LOOK_SECONDS = 0.5
 """A dead worker's pipe ends at once, unless a process that it started holds it open; then the
 worker's death is noticed after this time."""
-
-
-# --- V, M and C -------------------------------------------------------------------------------
-
-
-class Players:
-    """V, M and C in N slots: an episode each, with its own parameters of C and its own noise.
-
-    As in the paper, C acts on h and c from before M is fed the present z, and z is sampled from
-    what V says, not its mean. A step is `act`, then `remember`.
-
-    Args:
-        vae: V; it is copied.
-        mdn_rnn: M; it is copied. None if the controller sees z alone: then M is not run.
-        controller: what a row of parameters means.
-        slots: N.
-        latent: "sample" or "mu".
-        vae_precision: see `PackedEncoder`.
-        threads: for M's step; V takes torch's.
-        backend: see `ops.available_backends`; None for the best one.
-
-    Raises:
-        ValueError: parts that do not fit together, or an unknown setting.
-    """
-
-    def __init__(
-        self,
-        vae: VAE,
-        mdn_rnn: MDNRNN | None,
-        controller: ops.ControllerSpec,
-        slots: int = 1,
-        *,
-        latent: Latent = "sample",
-        vae_precision: VAEPrecision = "fp32",
-        threads: int = 1,
-        backend: str | None = None,
-    ) -> None:
-        check_parts(vae, mdn_rnn, controller, latent)
-        self.spec = controller
-        self._vae = PackedEncoder(vae, vae_precision)
-        self._model: ops.PackedMDNRNN | None = None
-        if mdn_rnn is not None and {"h", "c"} & set(controller.features):
-            self._model = ops.pack_mdn_rnn(mdn_rnn.weights(), backend=backend)
-        self._backend = backend
-        self._threads = threads
-        self._latent = latent
-        self._params = np.zeros((slots, controller.n_params), np.float32)
-        self._h = np.zeros((slots, controller.hidden_dim), np.float32)
-        self._c = np.zeros((slots, controller.hidden_dim), np.float32)
-        self._restart = np.ones(slots, np.float32)
-        self._noise = SlotNoise(slots, vae.latent_dim)
-
-    def begin(self, slot: int, params: Floats, rng: np.random.Generator | None = None) -> None:
-        """Begin an episode in a slot.
-
-        Args:
-            slot: its number.
-            params: (n_params,) float32.
-            rng: what z is sampled with; None goes on with the slot's.
-        """
-        self._params[slot] = params
-        self._h[slot] = 0.0
-        self._c[slot] = 0.0
-        self._restart[slot] = 1.0
-        if rng is not None:
-            self._noise.begin(slot, rng)
-
-    def act(self, slots: Slots, frames: Frames) -> tuple[Floats, Floats]:
-        """See and act: z (n, Z) and actions (n, A) of n different slots.
-
-        Args:
-            slots: (n,) their numbers.
-            frames: (n, 64, 64, 3) uint8, RGB, C-contiguous.
-        """
-        mu, logvar = self._vae(frames)
-        z: Floats = np.ascontiguousarray(mu)
-        if self._latent == "sample":
-            z = z + np.exp(0.5 * logvar) * self._noise.next(slots)
-        h = self._h[slots] if "h" in self.spec.features else None
-        c = self._c[slots] if "c" in self.spec.features else None
-        return z, ops.controller_forward(
-            self.spec, self._params[slots], z, h, c, backend=self._backend
-        )
-
-    def remember(self, slots: Slots, z: Floats, actions: Floats) -> None:
-        """Feed M what `act` returned for these slots."""
-        if self._model is not None:
-            restart = self._restart[slots] if self._model.predicts_done else None
-            step = ops.mdn_rnn_step(
-                self._model,
-                z,
-                actions,
-                self._h[slots],
-                self._c[slots],
-                restart,
-                threads=self._threads,
-            )
-            self._h[slots] = step.h
-            self._c[slots] = step.c
-            self._restart[slots] = 0.0
-
-
-# --- the game ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -239,11 +127,13 @@ class Game:
         env_kwargs: settings of the environment.
         latent: "sample" or "mu".
         vae_precision: see `PackedEncoder`.
-        workers: processes that step environments; None for the processors that `threads` leaves.
-        slots: environments in all; None for 16 per worker.
-        threads: torch's for V and the kernels' for M; None for half of the processors.
-        backend: instruction set of M and C, see `ops.available_backends`; None for the best one.
-        device: of V, M and C: "cpu", or "cuda", "cuda:1", ..., see `device_players`.
+        workers: processes that play; None for one on each processor.
+        slots: environments in all; None for 8 per worker.
+        threads: of V's and M's kernels in each worker; more than 1 are of use only if there are
+            fewer workers than processors.
+        backend: instruction set of V, M and C, see `ops.available_backends`; None for the best one.
+        device: of V, M and C: "cpu", in each worker; or "cuda", "cuda:1", ..., in this process for
+            all workers, see `device_players`.
 
     Raises:
         ValueError: an argument out of range, or parts that do not fit together.
@@ -261,32 +151,32 @@ class Game:
         vae_precision: VAEPrecision = "fp32",
         workers: int | None = None,
         slots: int | None = None,
-        threads: int | None = None,
+        threads: int = 1,
         backend: str | None = None,
         device: str = "cpu",
     ) -> None:
-        # More of them than processors is worse than idle ones: V's threads wait for each other.
-        self.threads = max(1, n_workers(None) // 2) if threads is None else threads
-        left = max(1, n_workers(None) - self.threads)
-        self.workers = n_workers(left if workers is None else workers)
+        self.workers = n_workers(workers)
         self.slots = SLOTS_PER_WORKER * self.workers if slots is None else slots
-        for name, value in (("slots", self.slots), ("threads", self.threads)):
+        for name, value in (("slots", self.slots), ("threads", threads)):
             if value < 1:
-                raise ValueError(f"{name}: expected at least 1, or None, got {value}")
+                raise ValueError(f"{name}: expected at least 1, got {value}")
         self.spec = controller if isinstance(controller, ops.ControllerSpec) else controller.spec
-        self._players: Players | DevicePlayers
+        self._players: DevicePlayers | None = None
+        parts: Parts | None = None
         if str(device) == "cpu":
-            self._players = Players(
-                vae,
-                mdn_rnn,
+            parts = Parts(
+                vae.encoder_weights(),
+                None if mdn_rnn is None else mdn_rnn.weights(),
                 self.spec,
-                self.slots,
-                latent=latent,
-                vae_precision=vae_precision,
-                threads=self.threads,
-                backend=backend,
+                latent,
+                vae_precision,
+                threads,
+                backend,
             )
+            parts.players(1)  # what is wrong with them is an error here, not in every worker
         else:
+            from worldmodels_fast.device_players import DevicePlayers
+
             self._players = DevicePlayers(
                 vae,
                 mdn_rnn,
@@ -299,9 +189,7 @@ class Game:
         self._crew = _Crew(
             min(self.workers, self.slots),
             self.slots,
-            self.spec.action_dim,
-            env_id,
-            dict(env_kwargs or {}),
+            Setting(env_id, dict(env_kwargs or {}), self.spec.action_dim, parts),
         )
 
     def __enter__(self) -> Game:
@@ -376,9 +264,8 @@ class Game:
                     f"episodes: expected members from 0 to {len(population) - 1}, got {episode}"
                 )
         try:
-            with _torch_threads(self.threads):
-                match = _Match(self._players, self._crew, population, episodes, on_episode, on_step)
-                return match.play()
+            match = _Match(self._players, self._crew, population, episodes, on_episode, on_step)
+            return match.play()
         except BaseException:
             self.close()  # the workers are in the middle of something that nobody waits for
             raise
@@ -397,22 +284,12 @@ def _population(population: Floats, n_params: int) -> Floats:
     return array
 
 
-@contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class _Match:
     """One call of `Game.play`: which slot plays what, and what is known of it so far."""
 
     def __init__(
         self,
-        players: Players | DevicePlayers,
+        players: DevicePlayers | None,
         crew: _Crew,
         population: Floats,
         episodes: Sequence[Episode],
@@ -425,101 +302,90 @@ class _Match:
         self._episodes = episodes
         self._on_episode = on_episode
         self._on_step = on_step
-        self._moves: dict[int, tuple[Frames, Floats]] = {}  # slot -> what it saw and did last
         self._results: dict[int, EpisodeResult] = {}
         self._tries = [0] * len(episodes)
         self._waiting = deque(range(len(episodes)))
         self._playing: dict[int, int] = {}  # slot -> episode
-        self._scores = [0.0] * crew.slots
-        self._steps = [0] * crew.slots
-        self._ready: list[int] = []  # slots whose frame waits for an action; the others step
+        self._looks: dict[int, Slots] = {}  # worker -> slots that wait for actions of a device
 
     def play(self) -> list[EpisodeResult]:
         """Play all episodes."""
-        self._fill(range(min(self._crew.slots, len(self._episodes))))
+        first: dict[int, list[int]] = {}
+        for slot in range(min(self._crew.slots, len(self._episodes))):
+            first.setdefault(self._crew.worker_of(slot), []).append(slot)
+        for worker, slots in first.items():
+            self._deal(worker, slots)
         while self._playing:
-            # One half steps while the other is thought about.
-            while len(self._ready) < max(1, len(self._playing) // 2):
-                self._listen()
-                if not self._playing:
-                    break
-            else:
-                self._think()
+            for worker, message in self._crew.listen():
+                if message is None:
+                    self._worker_died(worker)
+                else:
+                    self._hear(worker, *message)
+            self._think()
         return [self._results[number] for number in range(len(self._episodes))]
 
-    def _fill(self, slots: Iterable[int]) -> None:
-        """Begin waiting episodes in free slots."""
-        begun = []
+    def _deal(self, worker: int, slots: Iterable[int]) -> None:
+        """Give a worker that waits the next episodes for these slots, or none if there are none."""
+        deals = []
         for slot, number in zip(slots, _taken(self._waiting), strict=False):
             episode = self._episodes[number]
-            rng = np.random.default_rng(episode.player_seed)
-            self._players.begin(slot, self._population[episode.member], rng)
+            params = self._population[episode.member]
             self._playing[slot] = number
-            self._scores[slot], self._steps[slot] = 0.0, 0
-            self._crew.board["seed"][slot] = episode.env_seed
-            self._crew.board["reset"][slot] = True
-            begun.append(slot)
-        self._crew.send(begun)
+            if self._players is not None:
+                rng = np.random.default_rng(episode.player_seed)
+                self._players.begin(slot, params, rng)
+            told = self._on_step is not None
+            deals.append(Deal(slot, episode.env_seed, episode.player_seed, params, told))
+        self._crew.send(worker, deals, len(deals))
+
+    def _hear(self, worker: int, kind: int, *said: Any) -> None:
+        """Answer what a worker said; see `table`."""
+        if kind == table.TOLD:
+            slot, *step = said
+            assert self._on_step is not None
+            self._on_step(self._playing[slot], *step)
+        elif kind == table.LOOK:
+            (self._looks[worker],) = said
+        elif kind == table.OVER:
+            slot, *result = said
+            number = self._playing.pop(slot)
+            self._results[number] = EpisodeResult(*result)
+            self._crew.ended(worker)
+            self._deal(worker, [slot])
+            if self._on_episode is not None:
+                self._on_episode(number, self._results[number])
+        else:
+            slot, error = said
+            self._crew.ended(worker)
+            self._again(worker, [slot], [slot], error)
 
     def _think(self) -> None:
-        """Let V and C choose actions, send them off, then let M remember them."""
-        slots = np.array(self._ready)
-        self._ready = []
-        board = self._crew.board
-        frames = board["frame"][slots]
-        z, actions = self._players.act(slots, frames)
-        board["action"][slots] = actions
-        board["reset"][slots] = False
-        self._crew.send(slots)
-        if self._on_step is not None:
-            self._moves.update(zip(slots, zip(frames, actions, strict=True), strict=True))
+        """Let a device choose actions, for half of the slots or more; the others' workers step."""
+        n = sum(map(len, self._looks.values()))
+        if self._players is None or n == 0 or n < len(self._playing) // 2:
+            return
+        workers, groups = zip(*self._looks.items(), strict=True)
+        self._looks = {}
+        slots = np.concatenate(groups)
+        z, actions = self._players.act(slots, self._crew.board["frame"][slots])
+        ends = np.cumsum([len(group) for group in groups])
+        for worker, part in zip(workers, np.split(actions, ends[:-1]), strict=True):
+            self._crew.send(worker, part)
         self._players.remember(slots, z, actions)
-
-    def _listen(self) -> None:
-        """Wait until some environments have stepped, failed or died, and see to those."""
-        for worker, news in self._crew.listen():
-            if news is None:
-                self._worker_died(worker)
-                continue
-            slot, error = news
-            if error is not None:
-                self._again([slot], [slot], error)
-            else:
-                self._stepped(slot)
-
-    def _stepped(self, slot: int) -> None:
-        row = self._crew.board[slot]
-        if not row["reset"]:
-            reward = float(row["reward"])
-            if self._on_step is not None:
-                number, step = self._playing[slot], self._steps[slot]
-                self._on_step(number, step, *self._moves.pop(slot), reward)
-            self._scores[slot] += reward
-            self._steps[slot] += 1
-            if row["terminated"] or row["truncated"]:
-                number = self._playing.pop(slot)
-                result = EpisodeResult(
-                    self._scores[slot], self._steps[slot], bool(row["terminated"])
-                )
-                self._results[number] = result
-                self._fill([slot])
-                if self._on_episode is not None:
-                    self._on_episode(number, result)
-                return
-        self._ready.append(slot)
 
     def _worker_died(self, worker: int) -> None:
         error = self._crew.bury(worker)
+        self._looks.pop(worker, None)
         lost = [slot for slot in self._playing if self._crew.worker_of(slot) == worker]
-        self._ready = [slot for slot in self._ready if slot not in lost]
         # It was in the middle of one environment, or (killed from outside) of none.
-        blamed = [slot for slot in lost if self._crew.board["at_work"][slot]] or lost
-        self._crew.board["at_work"][lost] = False
+        at_work = self._crew.board["at_work"]
+        blamed = [slot for slot in lost if at_work[slot]] or lost
         if lost:
-            self._crew.start(worker)
-            self._again(lost, blamed, error)
+            self._again(worker, lost, blamed, error)
 
-    def _again(self, slots: Sequence[int], blamed: Sequence[int], error: Exception) -> None:
+    def _again(
+        self, worker: int, slots: Sequence[int], blamed: Sequence[int], error: Exception
+    ) -> None:
         """Play again what was being played in these slots."""
         numbers = [self._playing.pop(slot) for slot in slots]
         for slot, number in zip(slots, numbers, strict=True):
@@ -530,10 +396,10 @@ class _Match:
             f"a worker failed ({say(error)}); playing again: "
             + ", ".join(f"episode {number}" for number in numbers),
             RuntimeWarning,
-            stacklevel=6,
+            stacklevel=5,
         )
         self._waiting.extendleft(reversed(numbers))
-        self._fill(slots)
+        self._deal(worker, slots)
 
 
 def _taken(waiting: deque[int]) -> Iterator[int]:
@@ -545,73 +411,37 @@ def _taken(waiting: deque[int]) -> Iterator[int]:
 # --- the workers ------------------------------------------------------------------------------
 
 
-def _row(action_dim: int) -> np.dtype[Any]:
-    """What a game and its workers share of each slot.
-
-    It belongs to the worker from the message that names the slot to the answer, else to the game.
-    """
-    return np.dtype(
-        [
-            ("frame", np.uint8, FRAME_SHAPE),
-            ("action", np.float32, (action_dim,)),
-            ("seed", np.int64),
-            ("reset", np.bool_),  # whether to reset with that seed, or to step with that action
-            ("reward", np.float64),
-            ("terminated", np.bool_),
-            ("truncated", np.bool_),
-            ("at_work", np.bool_),  # whether the worker is in the middle of this environment
-        ],
-        align=True,
-    )
-
-
-def _board(memory: Any, action_dim: int) -> npt.NDArray[Any]:
-    """The rows of all slots, in the memory that is shared."""
-    return np.frombuffer(memory, _row(action_dim))
-
-
-News = tuple[int, Exception | None]
-"""A slot whose environment has stepped, or has failed."""
-
-
 class _Crew:
     """The worker processes and their pipes. Slot s belongs to worker s modulo their number."""
 
-    def __init__(
-        self,
-        workers: int,
-        slots: int,
-        action_dim: int,
-        env_id: str,
-        env_kwargs: dict[str, Any],
-    ) -> None:
+    def __init__(self, workers: int, slots: int, setting: Setting) -> None:
         self.slots = slots
         # Memory without a name: it is gone with the last process, whatever ends them.
         context = multiprocessing.get_context("spawn")
-        memory = context.RawArray(c_ubyte, slots * _row(action_dim).itemsize)
-        self.board = _board(memory, action_dim)
-        self._arguments = (memory, action_dim, env_id, env_kwargs)
+        self._memory = context.RawArray(c_ubyte, slots * table.ROW.itemsize)
+        self.board = table.board(self._memory)
+        self._setting = setting
         self._team: list[WorkerProcess | None] = [None] * workers
-        self._asked = [0] * workers  # answers that each still owes
+        self._episodes = [0] * workers  # that each has to play
         self._pipes = selectors.DefaultSelector()
 
     def worker_of(self, slot: int) -> int:
         return slot % len(self._team)
 
-    def send(self, slots: Iterable[int]) -> None:
-        """Tell workers to reset or step the environments of these slots."""
-        by_worker: dict[int, list[int]] = {}
-        for slot in slots:
-            by_worker.setdefault(self.worker_of(slot), []).append(slot)
-        for number, mine in by_worker.items():
-            worker = self._team[number] or self.start(number)
-            self._asked[number] += len(mine)
-            # A worker that is dead is noticed by `listen`.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                worker.pipe.send_bytes(np.array(mine, np.uint16).tobytes())
+    def send(self, number: int, message: Any, episodes: int = 0) -> None:
+        """Answer a worker, or give a new or idle one its episodes."""
+        worker = self._team[number] or self._start(number)
+        self._episodes[number] += episodes
+        # A worker that is dead is noticed by `listen`.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            worker.pipe.send(message)
 
-    def listen(self) -> list[tuple[int, News | None]]:
-        """Wait for answers: pairs of a worker and its news, None if it is dead."""
+    def ended(self, number: int) -> None:
+        """Note that a worker has one episode less to play."""
+        self._episodes[number] -= 1
+
+    def listen(self) -> list[tuple[int, Any]]:
+        """Wait for news: pairs of a worker and what it said, None if it is dead."""
         while True:
             heard = [
                 (key.data, self._read(key.data)) for key, _ in self._pipes.select(_LOOK_SECONDS)
@@ -621,23 +451,23 @@ class _Crew:
             if heard:
                 return heard
 
-    def _read(self, number: int) -> News | None:
+    def _read(self, number: int) -> Any:
         worker = self._team[number]
         assert worker is not None
         try:
-            message = worker.pipe.recv_bytes()
+            return worker.pipe.recv()
         except (EOFError, OSError):
             return None
-        self._asked[number] -= 1
-        error = pickle.loads(message[2:]) if len(message) > 2 else None
-        return int.from_bytes(message[:2], sys.byteorder), error
 
-    def start(self, number: int) -> WorkerProcess:
+    def _start(self, number: int) -> WorkerProcess:
         """Start a worker in the place of one that is not there."""
-        worker = WorkerProcess.start(_serve, *self._arguments)
+        self.board["at_work"][number :: len(self._team)] = False
+        worker = WorkerProcess.start(
+            table.serve, self._memory, number, len(self._team), self._setting
+        )
         self._pipes.register(worker.pipe, selectors.EVENT_READ, number)
         self._team[number] = worker
-        self._asked[number] = 0
+        self._episodes[number] = 0
         return worker
 
     def bury(self, number: int) -> Exception:
@@ -652,67 +482,9 @@ class _Crew:
         """End all workers, whatever they are in the middle of."""
         idle: list[WorkerProcess] = []
         busy: list[WorkerProcess] = []
-        for worker, asked in zip(self._team, self._asked, strict=True):
+        for worker, episodes in zip(self._team, self._episodes, strict=True):
             if worker is not None:
                 self._pipes.unregister(worker.pipe)
-                (busy if asked else idle).append(worker)
+                (busy if episodes else idle).append(worker)
         self._team = [None] * len(self._team)
         dismiss(idle, busy)
-        self.board["at_work"] = False
-
-
-# --- in the worker ----------------------------------------------------------------------------
-
-
-def _serve(
-    pipe: Connection, memory: Any, action_dim: int, env_id: str, env_kwargs: dict[str, Any]
-) -> None:
-    """Step the environments that messages name, until the pipe ends."""
-    board = _board(memory, action_dim)
-    environments: dict[int, Any] = {}
-    try:
-        while True:
-            for slot in np.frombuffer(pipe.recv_bytes(), np.uint16):
-                row = board[slot]
-                answer = slot.tobytes()
-                row["at_work"] = True
-                try:
-                    if slot not in environments:
-                        environments[slot] = _make(env_id, env_kwargs, action_dim)
-                    _advance(environments[slot], row)
-                except Exception as error:
-                    # Whoever plays this episode again gets an environment that has not failed.
-                    if slot in environments:
-                        environments.pop(slot).close()
-                    answer += pickle.dumps(portable(error))
-                row["at_work"] = False
-                pipe.send_bytes(answer)
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing stops it while it tidies up
-        for environment in environments.values():
-            environment.close()
-
-
-def _make(env_id: str, env_kwargs: dict[str, Any], action_dim: int) -> Any:
-    environment = gymnasium.make(env_id, **env_kwargs)
-    frames, actions = environment.observation_space, environment.action_space
-    problem = ""
-    if frames.shape != FRAME_SHAPE or frames.dtype != np.uint8:
-        problem = f"frames uint8 {FRAME_SHAPE}, got {frames}"
-    elif actions.shape != (action_dim,):
-        problem = f"{action_dim} actions, the controller's, got {actions}"
-    if problem:
-        environment.close()
-        raise ValueError(f"env_id: {env_id}: expected {problem}")
-    return environment
-
-
-def _advance(environment: Any, row: Any) -> None:
-    """Reset or step, as the row says, and write what comes into it."""
-    if row["reset"]:
-        row["frame"], _ = environment.reset(seed=int(row["seed"]))
-    else:
-        row["frame"], reward, terminated, truncated, _ = environment.step(row["action"].copy())
-        row["reward"] = reward
-        row["terminated"] = terminated
-        row["truncated"] = truncated

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from worldmodels_fast.mdn_rnn import MDNRNN
-    from worldmodels_fast.ops import ControllerSpec
+    from worldmodels_fast.ops import ControllerSpec, MDNRNNWeights, VAEEncoderWeights
     from worldmodels_fast.vae import VAE
 
 __all__ = ["Latent", "SlotNoise", "Slots", "check_parts"]
@@ -49,7 +49,12 @@ class SlotNoise:
         return normals
 
 
-def check_parts(vae: VAE, mdn_rnn: MDNRNN | None, spec: ControllerSpec, latent: str) -> None:
+def check_parts(
+    vae: VAE | VAEEncoderWeights,
+    mdn_rnn: MDNRNN | MDNRNNWeights | None,
+    spec: ControllerSpec,
+    latent: str,
+) -> None:
     """Refuse parts that do not fit together.
 
     Raises:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodels_fast import ops
 from worldmodels_fast.envs import FRAME_SIZE
 
 ENCODED = 1024
@@ -93,6 +96,24 @@ class VAE(nn.Module):
             raise ValueError(f"z: expected shape (N, {self.latent_dim}), got {tuple(z.shape)}")
         frames: Tensor = self.decoder(z)
         return frames
+
+    def encoder_weights(self) -> ops.VAEEncoderWeights:
+        """Return a copy of the encoder's weights as arrays, for the kernels."""
+
+        def array(parameter: Tensor) -> npt.NDArray[np.float32]:
+            return parameter.detach().float().cpu().contiguous().numpy().copy()
+
+        convolutions = [layer for layer in self.encoder if isinstance(layer, nn.Conv2d)]
+        heads = torch.cat([self.mu.weight, self.logvar.weight])
+        return ops.VAEEncoderWeights(
+            conv_weights=tuple(array(layer.weight) for layer in convolutions),
+            conv_biases=tuple(
+                array(layer.bias) for layer in convolutions if layer.bias is not None
+            ),
+            head_weight=array(heads.view(len(heads), -1, 2, 2)),
+            head_bias=array(torch.cat([self.mu.bias, self.logvar.bias])),
+            latent_dim=self.latent_dim,
+        )
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode, sample z with torch's generator, decode; return (frames, mu, logvar)."""

@@ -233,8 +233,6 @@ def _how_it_ended(process: BaseProcess) -> str:
 
 def _enter(pipe: Connection, main: Callable[..., None], *args: Any) -> None:
     """Become a worker: no Ctrl-C, a group of its own, one torch thread; then `main`."""
-    import torch
-
     os.set_inheritable(pipe.fileno(), False)
     # Ctrl-C goes to every process of the terminal's group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -242,8 +240,11 @@ def _enter(pipe: Connection, main: Callable[..., None], *args: Any) -> None:
         os.setpgid(0, 0)
     # Leave by way of `finally` and `atexit`: a game's engine must not outlive its worker.
     signal.signal(signal.SIGTERM, _leave)
-    # A worker is one process on one core; torch's own threads would fight over the cores.
-    torch.set_num_threads(1)
+    # A worker is one process on one core; torch's own threads would fight over the cores. It is
+    # there if `main` needs it, or comes later and reads the variable.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         main(pipe, *args)
 

@@ -98,7 +98,8 @@ class ArrayView {
     if (library_ == Library::kNumpy) return py::isinstance<py::array_t<T>>(object_);
     if (library_ == Library::kTorch) {
       static const Name dtype("dtype");
-      return std::is_same<T, float>::value && dtype.of(object_).is(torch_float32());
+      constexpr bool known = std::is_same<T, float>::value || std::is_same<T, uint8_t>::value;
+      return known && dtype.of(object_).is(torch_dtype<T>());
     }
     const uint8_t code = std::is_floating_point<T>::value ? kDLFloat
                          : std::is_unsigned<T>::value     ? kDLUInt
@@ -125,12 +126,14 @@ class ArrayView {
     }
     return PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject*>(tensor_type)) != 0;
   }
-  static py::handle torch_float32() {
-    static PyObject* float32 = nullptr;
-    if (float32 == nullptr) {
-      float32 = PyObject_GetAttrString(py::module_::import("torch").ptr(), "float32");
+  template <class T>
+  static py::handle torch_dtype() {
+    static PyObject* dtype = nullptr;
+    if (dtype == nullptr) {
+      const char* name = std::is_same<T, float>::value ? "float32" : "uint8";
+      dtype = PyObject_GetAttrString(py::module_::import("torch").ptr(), name);
     }
-    return float32;  // kept for ever
+    return dtype;  // kept for ever
   }
   bool find_torch_device();  // false if it is neither on the CPU nor on a CUDA device
   void find_other();

@@ -19,6 +19,13 @@ Precision parse_precision(const std::string& name) {
   throw py::value_error("precision: expected 'fp32', 'fp16', 'bf16' or 'int8', got '" + name + "'");
 }
 
+std::string name_of(Precision precision) {
+  for (const auto& [name, known] : kPrecisions) {
+    if (precision == known) return name;
+  }
+  return "";
+}
+
 // Refuses what a backend has no products for. `level` is null for CUDA.
 void check_precision(Precision precision, const Level* level) {
   if (level != nullptr && precision == Precision::kFp16) {
@@ -100,12 +107,9 @@ PackedMdnRnn PackedModel::view() const {
   return level != nullptr ? PackedMdnRnn{dims, precision, on_cpu->get()} : on_cuda->view();
 }
 
-std::string PackedModel::precision_name() const {
-  for (const auto& [name, known] : kPrecisions) {
-    if (precision == known) return name;
-  }
-  return "";
-}
+std::string PackedModel::precision_name() const { return name_of(precision); }
+
+std::string EncoderModel::precision_name() const { return name_of(precision); }
 
 int64_t PackedModel::nbytes() const {
   return level != nullptr ? on_cpu->size() * static_cast<int64_t>(sizeof(float))
@@ -197,6 +201,51 @@ Controller make_controller(const std::string& features, int64_t latent_dim, int6
   }
   return Controller{features, latent_dim,       hidden_dim,       action_dim,     hidden_units,
                     bias,     std::move(scale), std::move(shift), std::move(low), std::move(high)};
+}
+
+EncoderModel make_encoder_model(const std::vector<py::object>& weights,
+                                const std::vector<py::object>& biases, int64_t latent_dim,
+                                const std::string& backend, const std::string& precision) {
+  Precision parsed = Precision::kFp32;
+  if (precision == "bf16") {
+    parsed = Precision::kBf16;
+  } else if (precision != "fp32") {
+    throw py::value_error("precision: expected 'fp32' or 'bf16' for V, got '" + precision + "'");
+  }
+  const Level& level = select_level(backend);
+  EncoderWeights all{};
+  all.latent = latent_dim;
+  int64_t channels = kFrameChannels;
+  for (size_t i = 0; i < kEncoderLayers; ++i) {
+    const bool last = i + 1 == kEncoderLayers;
+    const int64_t outputs = last ? 2 * latent_dim : int64_t{32} << i, kernel = last ? 2 : 4;
+    const std::string name = last ? "head" : "conv" + std::to_string(i + 1);
+    all.weight[i] = read_finite(
+        weights[i], (name + "_weight").c_str(),
+        {{last ? "2Z" : "out", outputs}, {"in", channels}, {"k", kernel}, {"k", kernel}});
+    all.bias[i] =
+        read_finite(biases[i], (name + "_bias").c_str(), {{last ? "2Z" : "out", outputs}});
+    channels = outputs;
+  }
+  return EncoderModel{latent_dim, parsed, &level, pack_encoder(*level.kernels, all, parsed)};
+}
+
+py::tuple py_encode_frames(const EncoderModel& model, const py::object& frames, int threads) {
+  Border border(Target{kCpu, "where the model is"});
+  const ArrayView view = border.read<uint8_t>(
+      frames, "frames",
+      {{"N", kAny}, {"64", kFrameSize}, {"64", kFrameSize}, {"3", kFrameChannels}});
+  EncoderArrays a{};
+  a.rows = view.shape(0);
+  a.frames = static_cast<const uint8_t*>(view.data());
+  const std::initializer_list<Axis> shape = {{"N", a.rows}, {"Z", model.latent}};
+  py::object mu = border.new_output(shape, &a.mu);
+  py::object logvar = border.new_output(shape, &a.logvar);
+  {
+    const py::gil_scoped_release release;
+    encode_frames(*model.level->kernels, model.view(), a, threads);
+  }
+  return py::make_tuple(mu, logvar);
 }
 
 py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const py::object& action,

@@ -39,6 +39,24 @@ PackedModel make_packed_model(const py::object& weight_ih, const py::object& wei
                               int64_t hidden_dim, int64_t n_mixtures, bool predicts_done,
                               const std::string& backend, const std::string& precision, int device);
 
+// V's packed encoder, for a level of the CPU.
+struct EncoderModel {
+  int64_t latent;
+  Precision precision;
+  const Level* level;
+  AlignedFloats data;
+
+  PackedEncoder view() const { return PackedEncoder{latent, precision, data.get()}; }
+  std::string backend() const { return level->name; }
+  std::string precision_name() const;
+  int64_t nbytes() const { return data.size() * static_cast<int64_t>(sizeof(float)); }
+};
+
+// `weights` and `biases`: of the four convolutions and of mu and logvar together.
+EncoderModel make_encoder_model(const std::vector<py::object>& weights,
+                                const std::vector<py::object>& biases, int64_t latent_dim,
+                                const std::string& backend, const std::string& precision);
+
 // A ControllerSpec that owns its squash.
 struct Controller {
   std::string features;
@@ -57,6 +75,8 @@ Controller make_controller(const std::string& features, int64_t latent_dim, int6
 
 // The name of the backend that `name` means: itself, or the default one if it is empty.
 std::string backend_name(const std::string& name);
+
+py::tuple py_encode_frames(const EncoderModel& model, const py::object& frames, int threads);
 
 py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const py::object& action,
                           const py::object& h, const py::object& c, const py::object& restart,

@@ -24,6 +24,15 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("predicts_done",
                              [](const wmf::PackedModel& p) { return p.dims.predicts_done; });
 
+  py::class_<wmf::EncoderModel>(m, "PackedVAEEncoder",
+                                "The weights of V's encoder in the order of one backend.")
+      .def(py::init(&wmf::make_encoder_model), py::kw_only(), "weights"_a, "biases"_a,
+           "latent_dim"_a, "backend"_a, "precision"_a)
+      .def_property_readonly("backend", &wmf::EncoderModel::backend)
+      .def_property_readonly("precision", &wmf::EncoderModel::precision_name)
+      .def_property_readonly("nbytes", &wmf::EncoderModel::nbytes)
+      .def_readonly("latent_dim", &wmf::EncoderModel::latent);
+
   py::class_<wmf::Controller>(m, "Controller",
                               "How a flat parameter vector is read; made from a ControllerSpec.")
       .def(py::init(&wmf::make_controller), "features"_a, "latent_dim"_a, "hidden_dim"_a,
@@ -65,6 +74,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("cuda_device", &wmf::select_cuda_device, "wish"_a);
   m.def("backend_name", &wmf::backend_name, "name"_a);
 
+  m.def("encode_frames", &wmf::py_encode_frames, "model"_a, "frames"_a, "threads"_a);
   m.def("mdn_rnn_step", &wmf::py_mdn_rnn_step, "model"_a, "z"_a, "action"_a, "h"_a, "c"_a,
         "restart"_a, "threads"_a, "out"_a);
   m.def("mixture_sample", &wmf::py_mixture_sample, "logmix"_a, "mu"_a, "logstd"_a, "temperature"_a,

@@ -29,7 +29,18 @@ struct MdnRnnWeights {
   const float* head_bias;  // (O)
 };
 
-// The number format of the LSTM's and the head's matrix products. Everything else is float.
+// V's encoder as the paper has it: four convolutions of 4 x 4 windows two pixels apart, 32, 64, 128
+// and 256 outputs, ReLU after each, and then mu and logvar of all that is left, 2 x 2 x 256.
+constexpr int64_t kFrameSize = 64, kFrameChannels = 3, kEncoderLayers = 5;
+
+// The encoder's parameters as the user gives them; row-major, borrowed.
+struct EncoderWeights {
+  int64_t latent;                       // Z
+  const float* weight[kEncoderLayers];  // (outputs, channels, 4, 4), the last (2Z, 256, 2, 2)
+  const float* bias[kEncoderLayers];    // (outputs)
+};
+
+// The number format of the convolutions', the LSTM's and the head's products. All else is float.
 // kBf16 and kInt8 are the CPU's, kFp16 is CUDA's.
 enum class Precision : int32_t { kFp32, kBf16, kInt8, kFp16 };
 
@@ -41,6 +52,22 @@ struct PackedMdnRnn {
   MdnRnnDims dims;
   Precision precision;
   const float* data;  // 64-byte aligned; 4-byte words, most of them floats only in fp32
+};
+
+// The encoder's parameters in the order in which one level's kernels read them (cpu/encoder.h);
+// borrowed.
+struct PackedEncoder {
+  int64_t latent;
+  Precision precision;  // kFp32 or kBf16
+  const float* data;    // 64-byte aligned; 4-byte words
+};
+
+// N independent frames through the encoder.
+struct EncoderArrays {
+  int64_t rows;           // N
+  const uint8_t* frames;  // (N, 64, 64, 3)
+  float* mu;              // (N, Z)
+  float* logvar;          // (N, Z)
 };
 
 // N independent rows through M once. Inputs and outputs do not overlap.

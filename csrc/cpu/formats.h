@@ -47,15 +47,16 @@ struct Fp32 {
   }
   static WMF_INLINE Sum multiply_input(Sum sum, U x, U w) { return multiply_hidden(sum, x, w); }
 
+  static WMF_INLINE void write(Word* to, F x) { store(reinterpret_cast<float*>(to), x); }
   static WMF_INLINE void write_hidden(Word*, int64_t, F) {}
   static WMF_INLINE void write_inputs(Word*, const float*, int64_t) {}
 
   // One output of the product: its weights, weight(k) for 0 <= k < hidden + inputs, to
-  // column[word * 4 W], and its constants to constants[i * 4 W].
+  // column[word * width], and its constants to constants[i * width], where width is 4 W but for V.
   template <class Weight>
   static void pack(const Weight& weight, int64_t hidden, int64_t inputs, float bias, float* column,
-                   float* constants) {
-    for (int64_t k = 0; k < hidden + inputs; ++k) column[k * 4 * W] = weight(k);
+                   float* constants, int64_t width = 4 * W) {
+    for (int64_t k = 0; k < hidden + inputs; ++k) column[k * width] = weight(k);
     constants[0] = bias;
   }
 };
@@ -104,12 +105,12 @@ struct Bf16 {
 
   template <class Weight>
   static void pack(const Weight& weight, int64_t hidden, int64_t inputs, float bias, float* column,
-                   float* constants) {
+                   float* constants, int64_t width = 4 * W) {
     const int64_t n = hidden + inputs;
     for (int64_t k = 0; k < n; k += 2) {
       const uint32_t low = round(splat(weight(k)))[0];
       const uint32_t high = k + 1 < n ? round(splat(weight(k + 1)))[0] : 0;
-      store_word(column + k / 2 * 4 * W, low | high << 16);
+      store_word(column + k / 2 * width, low | high << 16);
     }
     constants[0] = bias;
   }
@@ -219,6 +220,12 @@ struct Int8 {
     constants[2 * 4 * W] = bias;
   }
 };
+
+// f(Fp32{}) or f(Bf16{}): V's formats.
+template <class Function>
+WMF_INLINE auto with_float_format(Precision precision, const Function& f) {
+  return precision == Precision::kBf16 ? f(Bf16{}) : f(Fp32{});
+}
 
 // f(Fp32{}), f(Bf16{}) or f(Int8{}).
 template <class Function>

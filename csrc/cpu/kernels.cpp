@@ -7,6 +7,7 @@
 #include "cpu/kernels.h"
 
 #include "cpu/dream.h"
+#include "cpu/encoder.h"
 #include "cpu/peaks.h"
 
 namespace wmf {
@@ -31,6 +32,26 @@ void step(const PackedMdnRnn& m, const StepArrays& a, int64_t row_begin, int64_t
           float* scratch) {
   with_format(m.precision,
               [&](auto f) { step_rows<decltype(f)>(m, a, row_begin, row_end, scratch); });
+}
+
+int64_t encoder_packed_size(int64_t latent, Precision precision) {
+  return with_float_format(precision,
+                           [&](auto f) { return encoder_layout<decltype(f)>(latent).size; });
+}
+
+void pack_encoder(const EncoderWeights& weights, Precision precision, float* packed) {
+  with_float_format(precision, [&](auto f) { pack_encoder<decltype(f)>(weights, packed); });
+}
+
+int64_t encoder_scratch_size(const PackedEncoder& m, int64_t rows) {
+  return with_float_format(
+      m.precision, [&](auto f) { return encoder_scratch_size<decltype(f)>(m.latent, rows); });
+}
+
+void encode(const PackedEncoder& m, const EncoderArrays& a, int64_t row_begin, int64_t row_end,
+            float* scratch) {
+  with_float_format(m.precision,
+                    [&](auto f) { encode_rows<decltype(f)>(m, a, row_begin, row_end, scratch); });
 }
 
 int64_t dream_scratch_size(const DreamArrays& a, int64_t slots) {
@@ -108,8 +129,12 @@ extern const Kernels WMF_KERNELS;
 const Kernels WMF_KERNELS = {
     packed_size,
     pack,
+    encoder_packed_size,
+    pack_encoder,
     step_scratch_size,
     step,
+    encoder_scratch_size,
+    encode,
     sample_scratch_size,
     sample_rows,
     controller_scratch_size,

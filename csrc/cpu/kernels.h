@@ -31,12 +31,18 @@ struct Kernels {
   // the caller.
   int64_t (*packed_size)(const MdnRnnDims&, Precision);
   void (*pack)(const MdnRnnWeights&, Precision, float* packed);
+  int64_t (*encoder_packed_size)(int64_t latent, Precision);
+  void (*pack_encoder)(const EncoderWeights&, Precision, float* packed);
 
   // Every `scratch` is 64-byte aligned, of the size that the function beside it tells, not
   // initialised.
   int64_t (*step_scratch_size)(const PackedMdnRnn&, int64_t rows);
   void (*step)(const PackedMdnRnn&, const StepArrays&, int64_t row_begin, int64_t row_end,
                float* scratch);
+
+  int64_t (*encoder_scratch_size)(const PackedEncoder&, int64_t rows);
+  void (*encode)(const PackedEncoder&, const EncoderArrays&, int64_t row_begin, int64_t row_end,
+                 float* scratch);
 
   int64_t (*sample_scratch_size)(int64_t mixtures);
   void (*sample)(const SampleArrays&, float* scratch);

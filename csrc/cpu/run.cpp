@@ -29,6 +29,27 @@ AlignedFloats pack(const Kernels& kernels, const MdnRnnWeights& weights, Precisi
   return packed;
 }
 
+AlignedFloats pack_encoder(const Kernels& kernels, const EncoderWeights& weights,
+                           Precision precision) {
+  AlignedFloats packed(kernels.encoder_packed_size(weights.latent, precision));
+  std::memset(packed.get(), 0, static_cast<size_t>(packed.size()) * sizeof(float));
+  kernels.pack_encoder(weights, precision, packed.get());
+  return packed;
+}
+
+void encode_frames(const Kernels& kernels, const PackedEncoder& model, const EncoderArrays& arrays,
+                   int threads) {
+  // Each thread takes one stretch of frames.
+  const int n = static_cast<int>(std::min<int64_t>(threads, arrays.rows));
+  const int64_t share = (arrays.rows + n - 1) / n;
+  const int64_t size = (kernels.encoder_scratch_size(model, share) + 15) / 16 * 16;
+  const AlignedFloats scratch(size * n);
+  run_in_parallel(n, [&](int i) {
+    kernels.encode(model, arrays, arrays.rows * i / n, arrays.rows * (i + 1) / n,
+                   scratch.get() + size * i);
+  });
+}
+
 void mdn_rnn_step(const Kernels& kernels, const PackedMdnRnn& model, const StepArrays& arrays,
                   int threads) {
   // Each thread takes one stretch of rows.

@@ -26,6 +26,12 @@ class AlignedFloats {
 
 AlignedFloats pack(const Kernels& kernels, const MdnRnnWeights& weights, Precision precision);
 
+AlignedFloats pack_encoder(const Kernels& kernels, const EncoderWeights& weights,
+                           Precision precision);
+
+void encode_frames(const Kernels& kernels, const PackedEncoder& model, const EncoderArrays& arrays,
+                   int threads);
+
 void mdn_rnn_step(const Kernels& kernels, const PackedMdnRnn& model, const StepArrays& arrays,
                   int threads);
 

@@ -84,7 +84,7 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "collect": Stage(stage_collect, ("collect",), (), ("episodes",), resumes_blindly=True),
+    "collect": Stage(stage_collect, ("collect", "round"), (), ("episodes",), resumes_blindly=True),
     "train-vae": Stage(
         stage_train_vae,
         ("vae",),
@@ -287,13 +287,24 @@ def _settings(name: str, run: Run) -> dict[str, Any]:
     for key in STAGES[name].settings:
         section = everything[key].items()
         settings[key] = {k: v for k, v in section if k not in _NOT_OF_THE_RESULT}
-    as_json: dict[str, Any] = json.loads(json.dumps(settings))
-    return as_json
+    return _without_idle(json.loads(json.dumps(settings)))
+
+
+def _without_idle(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out settings that decide nothing: those of a further round, where there is none."""
+    if "round" in settings and not settings["round"].get("base"):
+        settings["round"] = {}
+    return settings
 
 
 def _inputs(name: str, run: Run) -> dict[str, str | None]:
     """Which results the stage reads: each has an id of its own, a new one if it is done again."""
-    return {stage: (run.record(stage) or {}).get("id") for stage in STAGES[name].reads}
+    ids = {stage: (run.record(stage) or {}).get("id") for stage in STAGES[name].reads}
+    base = run.config.round.base
+    if name == "collect" and base and (Path(base) / "config.json").is_file():
+        # V and M are taken, too, but all that is done here comes after this.
+        ids["base"] = (Run.load(Path(base)).record("evolve") or {}).get("id")
+    return ids
 
 
 def _begun_path(name: str, run: Run) -> Path:
@@ -333,7 +344,7 @@ def _recorded(name: str, record: dict[str, Any]) -> dict[str, Any]:
     for key in STAGES[name].settings:
         known = {k: v for k, v in defaults[key].items() if k not in _NOT_OF_THE_RESULT}
         settings[key] = {**known, **settings.get(key, {})}
-    return settings
+    return _without_idle(settings)
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from worldmodels_fast.controller import LinearController
 from worldmodels_fast.evolution import Params, derive_seed
 from worldmodels_fast.mdn_rnn import MDNRNN
 from worldmodels_fast.recipes import RunConfig, load_config
+from worldmodels_fast.search_space import SearchSpace, feature_statistics
 from worldmodels_fast.untrained import beside_untrained, reads_second_half, widen
 from worldmodels_fast.vae import VAE
 
@@ -67,6 +69,35 @@ class Run:
     def world(self) -> Path:
         """Folder of the finished world: V, M, C and first latents in 16 bits."""
         return self.folder / "world"
+
+    def base(self) -> Run | None:
+        """The run that this one goes on from, or None if it is a first round.
+
+        Raises:
+            ValueError: there is no such run, or its V or M has other sizes.
+        """
+        if not self.config.round.base:
+            return None
+        try:
+            base = Run.load(Path(self.config.round.base))
+        except ValueError as error:
+            raise ValueError(
+                f"round.base: {error}; name the run that this one goes on from with --from RUN"
+            ) from error
+        for what in ("environment", "env_kwargs"):
+            own, others = getattr(self.config, what), getattr(base.config, what)
+            if own != others:
+                raise ValueError(f"round.base: {base.folder} has {what} {others!r}, not {own!r}")
+        sizes = [
+            (c.vae.latent_dim, c.rnn.hidden_dim, c.rnn.n_mixtures, c.rnn.predicts_done)
+            for c in (self.config, base.config)
+        ]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"round.base: {base.folder} has a V and an M of other sizes: latent_dim, "
+                f"hidden_dim, n_mixtures, predicts_done are {sizes[1]} there, {sizes[0]} here"
+            )
+        return base
 
     def record(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage has left, or None."""
@@ -165,15 +196,32 @@ class Run:
     def player(self) -> tuple[MDNRNN, LinearController, Callable[[Params], Params]]:
         """Return the M of the dream, an untrained C for it, and what makes C's parameters.
 
-        The last takes a population (P, n_params) of `new_controller`, which is what CMA-ES evolves,
-        to that of the C returned; they are the same unless C remembers by an untrained M.
+        The last takes a population (P, n_params) as CMA-ES evolves it to that of the C returned.
+        They are the same unless the search is in units of the features, or C remembers by an
+        untrained M.
         """
-        mdn_rnn, controller = self.load_mdn_rnn(), self.new_controller()
-        if self.config.controller.memory == "trained":
-            return mdn_rnn, controller, lambda population: population
-        spec = controller.spec
-        both = beside_untrained(mdn_rnn, derive_seed(self.config.seed, "untrained"))
-        return both, reads_second_half(spec), lambda population: widen(spec, population)
+        config, mdn_rnn, controller = self.config.controller, self.load_mdn_rnn(), None
+        spec = self.new_controller().spec
+        makers: list[Callable[[Params], Params]] = []
+        if config.memory == "untrained":
+            mdn_rnn = beside_untrained(mdn_rnn, derive_seed(self.config.seed, "untrained"))
+            controller = reads_second_half(spec)
+            makers.append(functools.partial(widen, spec))
+        if config.search == "features":
+            statistics = feature_statistics(mdn_rnn, self.held_out_latents(), self.config.rnn)
+            makers.insert(0, SearchSpace(spec, statistics))
+
+        def made(population: Params) -> Params:
+            for maker in makers:
+                population = maker(population)
+            return population
+
+        return mdn_rnn, controller or self.new_controller(), made
+
+    def held_out_latents(self) -> data.Latents:
+        """Return the latents of the episodes that nothing is trained on."""
+        _, shards = data.split_held_out(data.finished_shards(self.latents, ".safetensors"))
+        return data.read_latents(self.latents, shards)
 
     def first_latents(self) -> tuple[data.Floats, data.Floats]:
         """Return mu, logvar (I, Z) of stored first frames; of no width if C sees mu alone."""
