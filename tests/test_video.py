@@ -111,9 +111,9 @@ def test_without_ffmpeg(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"pip install 'worldmodels-fast\[video\]', or name a .gif"
     ):
-        write_video([], tmp_path / "a.mp4")
+        write_video([], tmp_path / "a.mp4", fps=35)
     with pytest.raises(ValueError, match=r"out: expected a name ending in .mp4 or .gif"):
-        write_video([], tmp_path / "a.avi")
+        write_video([], tmp_path / "a.avi", fps=35)
 
 
 def test_a_video_of_a_world(tmp_path, world, monkeypatch, capsys):

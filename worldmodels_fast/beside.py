@@ -1,8 +1,9 @@
 """Reality and dreams side by side: the same first frames, the same actions.
 
 M watches the game for some tics; then the game goes on, and so do M's dreams, one for each
-temperature, with the actions that were really played. A bar under each picture is M's chance that
-the episode ends in this tic.
+temperature, with the actions that were really played; or C is put into the dreams, as in the paper,
+and acts there on what it dreams. A bar under each picture is M's chance that the episode ends in
+this tic.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
+from worldmodels_fast import ops
 from worldmodels_fast.agent import World
 from worldmodels_fast.data import Floats, Frames
 from worldmodels_fast.dream import Dream
 from worldmodels_fast.envs import FRAME_SIZE
 from worldmodels_fast.pictures import BATCH, reconstruct
 from worldmodels_fast.quality.deaths import sigmoid
-from worldmodels_fast.quality.dreaming import decode, dream_on, step
+from worldmodels_fast.quality.dreaming import Act, decode, dream_on, step
 
 __all__ = ["Row", "Scene", "beside", "pictures_of"]
 
@@ -72,6 +74,7 @@ def beside(
     warm_up: int,
     seed: int,
     died: bool = False,
+    own_actions: bool = False,
 ) -> Scene:
     """Let M watch an episode's first tics and dream the others, under the same actions.
 
@@ -83,6 +86,7 @@ def beside(
         warm_up: tics watched, from 1 to T - 1.
         seed: of the dreams' noise.
         died: whether the last action ended the episode.
+        own_actions: whether C acts in the dreams by itself; else the real actions are repeated.
 
     Raises:
         ValueError: no tic would be left to dream.
@@ -99,14 +103,31 @@ def beside(
     for temperature in temperatures:
         dream = world.dream(temperature=temperature)
         dreamt, logits = dream_on(
-            dream, z[warm_up][None], *memory, actions[warm_up:, None], seed=seed
+            dream,
+            z[warm_up][None],
+            *memory,
+            actions[warm_up:, None],
+            seed=seed,
+            act=_acts(world) if own_actions else None,
         )
         # The last dreamt latent is after the last tic, of which there is no real frame.
         pictures = np.concatenate([seen[: warm_up + 1], decode(world.vae, dreamt[:-1, 0])])
         own = np.concatenate([watched[:warm_up], logits[:, 0]])
         over = _end(dream, own, warm_up, seed)
-        rows.append(Row(f"dream, tau {temperature:g}", pictures, _chance(dream, own), over))
+        caption = f"dream, tau {temperature:g}" + (", C acts" if own_actions else "")
+        rows.append(Row(caption, pictures, _chance(dream, own), over))
     return Scene(tuple(rows), warm_up, died)
+
+
+def _acts(world: World) -> Act:
+    """The world's controller in one dream."""
+    spec, params = world.controller.spec, world.controller.flat.detach().numpy()[None].copy()
+
+    def act(z: Floats, h: Floats, c: Floats) -> Floats:
+        seen = (h if "h" in spec.features else None, c if "c" in spec.features else None)
+        return ops.controller_forward(spec, params, z, *seen)
+
+    return act
 
 
 def _latents(world: World, frames: Frames) -> Floats:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from worldmodels_fast import envs
 from worldmodels_fast.evaluation import fidelity_table, load_evaluations
 from worldmodels_fast.quality import tables
-from worldmodels_fast.scoring import read_fidelity
+from worldmodels_fast.scoring import UNMODIFIED, read_fidelity, unmodified_beside
 from worldmodels_fast.training import read_metrics
 
 FRONT_MATTER = """---
@@ -58,18 +59,38 @@ def _what(config: dict[str, Any], dream: dict[str, Any]) -> list[str]:
         f"# {config['environment']}: V, M, C and first latents",
         "",
         "A world model after Ha & Schmidhuber (2018): V, a VAE, sees 64x64 frames; M, an LSTM "
-        "with a mixture density head, dreams on; C, a linear controller, was evolved by CMA-ES "
-        "inside the dream alone and never saw a reward of the real game.",
+        f"with a mixture density head, dreams on; C, {_form(config)}, was evolved by CMA-ES "
+        + (
+            "in the real game."
+            if _where(config) == "game"
+            else "inside the dream alone and never saw a reward of the real game."
+        ),
         "",
-        f"- environment: {config['environment']} ({settings})",
+        f"- environment: {config['environment']}{f' ({settings})' if settings else ''}",
         f"- recipe: `worldmodels-fast run {config['recipe']}{_from(config)}`, seed "
         f"{config['seed']}",
         f"- dream: temperature {dream['temperature']:g}, at most {dream['max_steps']:,} steps, "
-        f"{_end_rule(dream['done_threshold'], dream.get('done_temperature', 0.0))}",
+        + (
+            _end_rule(dream["done_threshold"], dream.get("done_temperature", 0.0))
+            if config["rnn"]["predicts_done"]
+            else "with no end of its own"
+        ),
         "- files: safetensors, 16-bit floats; `worldmodels_fast.load_pretrained(FOLDER)`",
         "- intended for research and teaching; it knows this one game and nothing else",
         "",
     ]
+
+
+def _where(config: dict[str, Any]) -> str:
+    """What C was evolved in, "dream" or "game"."""
+    return str(config["evolve"].get("where", "dream"))
+
+
+def _form(config: dict[str, Any]) -> str:
+    c = config["controller"]
+    kind = f"a tanh layer of {c['hidden_units']} units" if c["hidden_units"] else "a linear layer"
+    untrained = ", the memory being an untrained M's" if c.get("memory") == "untrained" else ""
+    return f"{kind} that sees {' and '.join(c['features'])}{untrained}"
 
 
 def _from(config: dict[str, Any]) -> str:
@@ -111,15 +132,20 @@ def _made(folder: Path) -> list[str]:
         rows = [row for row in read_metrics(folder / name) if keys[0] in row]
         if rows:
             figures = ", ".join(
-                f"{key.replace('_', ' ')} {rows[-1][key]:.3g}" for key in keys if key in rows[-1]
+                f"{key.replace('_', ' ')} {rows[-1][key]:.3g}"
+                for key in keys
+                if key in rows[-1] and (config["rnn"]["predicts_done"] or "done" not in key)
             )
             lines.append(f"- {title}: {rows[-1]['step']:,.0f} batches; {figures}")
     evolve = records.get("evolve")
     if evolve is not None:
-        f, where = evolve["figures"], config["evolve"].get("where", "dream")
+        f, where = evolve["figures"], _where(config)
+        rest = ""
+        if "core_hours" in f:
+            rest = f" ({f['steps_per_second']:,.0f} steps/s, {f['core_hours']:,.1f} core-hours)"
         lines.append(
-            f"- C: {f['generations']} generations of CMA-ES, {f[f'{where}_steps']:,} {where} "
-            f"steps; the mean after generation {f['from_generation'] + 1}, which scored "
+            f"- C: {f['generations']} generations of CMA-ES, {f[f'{where}_steps']:,} {where} steps"
+            f"{rest}; the mean after generation {f['from_generation'] + 1}, which scored "
             f"{f[f'score_in_the_{where}']:.0f} in the {where}, was kept"
         )
     return [*lines, ""]
@@ -130,25 +156,40 @@ def _scores(folder: Path) -> list[str]:
     if not path.is_file():
         return []
     evaluations = load_evaluations(path)
-    settings = next(iter(evaluations.values())).settings
-    versions = ", ".join(f"{k} {v}" for k, v in settings["versions"].items())
-    environment = ", ".join(f"{k} {v}" for k, v in settings["environment"].items() if v is not None)
+    card = envs.ENVIRONMENTS.get(json.loads((folder / "config.json").read_text())["environment"])
+    score = card.score if card else "steps survived"
     rows = [
         f"| {name} | {len(e.episodes)} | {e.summary().mean:.0f} +- {e.summary().std:.0f} | "
         f"{e.summary().low:.0f} to {e.summary().high:.0f} |"
         for name, e in evaluations.items()
     ]
-    return [
+    rows += [
+        f"| the paper: {name} | 100 | {mean:.0f} +- {std:.0f} | - |"
+        for name, (mean, std) in (card.paper_scores if card else {}).items()
+    ]
+    lines = [
         "## Score in the real game",
         "",
         "| player | episodes | mean +- std | 95% interval of the mean |",
         "| --- | --- | --- | --- |",
         *rows,
         "",
-        f"Steps survived, on seeds that nothing was trained on; every episode is in "
-        f"`evaluation.json`. {environment}; {versions}.",
-        "",
+        f"{score.capitalize()}, on seeds that nothing was trained on; every episode is in "
+        "`evaluation.json`.",
     ]
+    lines += dict.fromkeys(_environment_line(e.settings) for e in evaluations.values())
+    if UNMODIFIED in evaluations:
+        lines.append(
+            f"`{UNMODIFIED}` is the same agent on the same seeds in the game's unmodified "
+            f"environment, with its own drawing: {unmodified_beside(evaluations)}"
+        )
+    return [*lines, ""]
+
+
+def _environment_line(settings: dict[str, Any]) -> str:
+    environment = ", ".join(f"{k} {v}" for k, v in settings["environment"].items() if v is not None)
+    versions = ", ".join(f"{k} {v}" for k, v in settings["versions"].items())
+    return f"{settings.get('env_id', 'The environment')}: {environment}; {versions}."
 
 
 def _fidelity(folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ from worldmodels_fast.pictures import dream_along, play_one, reconstruct, strip
 from worldmodels_fast.quality import figures, tables
 from worldmodels_fast.quality.figures import survival_curves
 from worldmodels_fast.quality.survival import survival
-from worldmodels_fast.scoring import read_fidelity
+from worldmodels_fast.scoring import UNMODIFIED, read_fidelity, unmodified_beside
 from worldmodels_fast.temperatures import (
     draw_temperatures,
     read_temperatures,
@@ -79,21 +79,28 @@ def _scores(folder: Path) -> Iterator[str]:
     if not path.is_file():
         return
     evaluations = load_evaluations(path)
-    settings = next(iter(evaluations.values())).settings
-    rows = [(name, e.summary()) for name, e in evaluations.items()]
+    card = _card(folder)
+    rows = [_summary_row(name, e.summary()) for name, e in evaluations.items()]
+    for name, (mean, std) in (card.paper_scores if card else {}).items():
+        rows.append([f"the paper: {name}", "100", f"{mean:.0f}", f"{std:.0f}", *["-"] * 4])
     yield "<h2>In the real game</h2>"
     yield _table(
-        ["player", "episodes", "mean", "std", "95% interval", "min", "median", "max"],
-        [_summary_row(name, s) for name, s in rows],
+        ["player", "episodes", "mean", "std", "95% interval", "min", "median", "max"], rows
     )
-    yield f'<p class="note">{html.escape(_environment_line(settings))}</p>'
+    for line in dict.fromkeys(_environment_line(e.settings) for e in evaluations.values()):
+        yield f'<p class="note">{html.escape(line)}</p>'
+    if UNMODIFIED in evaluations:
+        yield (
+            "<p>The same agent on the same seeds in the game's unmodified environment, with its "
+            f"own drawing: {html.escape(unmodified_beside(evaluations))}</p>"
+        )
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots()
+    low = min(0.0, *(e.scores.min() for e in evaluations.values()))
     top = max(e.scores.max() for e in evaluations.values())
-    bins = np.linspace(0, top, 31).tolist()
+    bins = np.linspace(low, top, 31).tolist()
     for name, evaluation in evaluations.items():
         axes.hist(evaluation.scores, bins=bins, alpha=0.6, label=name)
-    card = _card(folder)
     if card is not None:
         axes.axvline(card.solved_score, color="black", lw=1, ls=":", label="solved")
     axes.set(xlabel="score of an episode", ylabel="episodes")
@@ -128,7 +135,8 @@ def dream_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple
     shown = slice(0, stride * STRIP_FRAMES, stride)
     rows = [frames[shown], reconstruct(world, frames[shown])]
     ends = []
-    temperatures = (1.0, float(world.config.get("dream", {}).get("temperature", 1.15)))
+    own = float(world.config.get("dream", {}).get("temperature", 1.15))
+    temperatures = (1.0, own) if own != 1.0 else (0.5, 1.0)
     for temperature in temperatures:
         dreamt, ended = dream_along(
             world, frames[0], actions, temperature=temperature, seed=PICTURE_SEED, shown=shown
@@ -144,7 +152,8 @@ def dream_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple
     note = (
         f"Every {stride}th tic of one real episode of {len(frames)} tics, from above: the game, "
         "V's picture of the game, and M's dream from the same first frame under the same actions "
-        f"at temperatures {temperatures[0]:g} and {temperatures[1]:g} ({said})."
+        f"at temperatures {temperatures[0]:g} and {temperatures[1]:g}"
+        f"{f' ({said})' if world.mdn_rnn.predicts_done else ''}."
     )
     captions = ["the game", "as V sees it", *(f"dream, tau {tau:g}" for tau in temperatures)]
     return strip([row[:n] for row in rows], captions=captions), note
@@ -175,7 +184,8 @@ def end_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple[F
     )
     note = (
         f"The last {dreamt} tics of that episode, one in {stride}: M has watched the game up to "
-        f"there and now dreams on under the real actions ({ends})."
+        "there and now dreams on under the real actions"
+        f"{f' ({ends})' if world.mdn_rnn.predicts_done else ''}."
     )
     captions = [row.caption for row in scene.rows]
     return strip([row.frames[shown] for row in scene.rows], captions=captions), note
@@ -196,15 +206,34 @@ def _learning_curve(folder: Path) -> Iterator[str]:
     scored = [(r["generation"] + 1, r["mean_score"]) for r in rows if "mean_score" in r]
     if scored:
         axes.plot(*zip(*scored, strict=True), "ko-", ms=4, label="the distribution's mean")
-    axes.set(xlabel="generation", ylabel="steps survived in the dream")
+    where, card = _where(folder), _card(folder)
+    score = card.score if card else "steps survived"
+    axes.set(xlabel="generation", ylabel=f"{score} in the {where}")
     axes.legend()
-    steps, seconds = (sum(row[key] for row in rows) for key in ("steps", "seconds"))
-    yield "<h2>Evolution in the dream</h2>"
+    steps = sum(row["steps"] + row.get("score_steps", 0) for row in rows)
+    seconds = sum(row["seconds"] for row in rows)
+    yield f"<h2>Evolution in the {where}</h2>"
     yield (
-        f"<p>{len(rows)} generations, {steps:,} dream steps in {seconds:,.0f} s, "
-        f"{steps / seconds:,.0f} steps/s in all.</p>"
+        f"<p>{len(rows)} generations, {steps:,} {where} steps in {seconds:,.0f} s, "
+        f"{steps / seconds:,.0f} steps/s in all{_core_hours(folder)}.</p>"
     )
     yield _figure(figure, folder, "evolution")
+
+
+def _where(folder: Path) -> str:
+    """What C was evolved in, "dream" or "game"."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    return str(config.get("evolve", {}).get("where", "dream"))
+
+
+def _core_hours(folder: Path) -> str:
+    path = folder / "stages" / "evolve.json"
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    hours = record.get("figures", {}).get("core_hours")
+    if hours is None:
+        return ""
+    return f"; {hours:,.1f} core-hours on {record['processors']} processors"
 
 
 def _fidelity(folder: Path) -> Iterator[str]:
@@ -342,15 +371,15 @@ def _training(folder: Path) -> Iterator[str]:
             "vae.log.jsonl",
             {"reconstruction": "training", "held_out_reconstruction": "held out"},
             "squared error of a frame",
-            "The paper's log: 31.9 at step 500, about 4 at the end.",
+            "The paper's log for Doom: 31.9 at step 500, about 4 at the end.",
         ),
         (
             "M",
             "mdn_rnn.log.jsonl",
             {"z_loss": "training", "held_out_z_loss": "held out"},
             "nats for each dimension",
-            "The paper's log ends at 0.98. Values of different V cannot be compared: a V that "
-            "keeps more detail is harder to predict.",
+            "The paper's log for Doom ends at 0.98. Values of different V cannot be compared: a V "
+            "that keeps more detail is harder to predict.",
         ),
         (
             "M, the end of an episode",
@@ -362,7 +391,7 @@ def _training(folder: Path) -> Iterator[str]:
     )
     for title, name, keys, label, note in curves:
         rows = [row for row in read_metrics(folder / name) if all(key in row for key in keys)]
-        if not rows:
+        if not any(row[key] for row in rows for key in keys):  # no end is predicted: all are 0
             continue
         figure = Figure(figsize=(8, 3), layout="constrained")
         axes = figure.subplots()
@@ -390,9 +419,13 @@ def _temperatures(folder: Path) -> Iterator[str]:
 
 def _beside_the_authors(folder: Path) -> Iterator[str]:
     if curves := curves_of(folder):
+        card, in_game = _card(folder), _where(folder) == "game"
         yield "<h2>Learning, beside the paper's authors</h2>"
-        yield "<p class='note'>Each in its own dream: heights do not compare, times do.</p>"
-        yield _figure(draw_curves(curves, authors_curve()), folder, "learning-curves")
+        if not in_game:
+            yield "<p class='note'>Each in its own dream: heights do not compare, times do.</p>"
+        score = f"{card.score} in the game" if card and in_game else "steps in the dream"
+        authors = authors_curve(_environment(folder) or "take-cover")
+        yield _figure(draw_curves(curves, authors, score), folder, "learning-curves")
 
 
 SECTIONS = (
@@ -411,11 +444,16 @@ SECTIONS = (
 # --- pieces of a page -------------------------------------------------------------------------
 
 
+def _environment(folder: Path) -> str:
+    """The name of the run's environment, or of its world's, or nothing."""
+    for path in (folder / "config.json", folder / "world" / "config.json"):
+        if path.is_file() and (name := json.loads(path.read_text()).get("environment")):
+            return str(name)
+    return ""
+
+
 def _card(folder: Path) -> envs.EnvironmentCard | None:
-    path = folder / "world" / "config.json"
-    if not path.is_file():
-        return None
-    return envs.ENVIRONMENTS.get(json.loads(path.read_text()).get("environment", ""))
+    return envs.ENVIRONMENTS.get(_environment(folder))
 
 
 def _environment_line(settings: dict[str, Any]) -> str:

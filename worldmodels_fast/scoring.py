@@ -203,6 +203,23 @@ def play_beside_random(
     return evaluations
 
 
+def unmodified_beside(evaluations: Mapping[str, Evaluation]) -> str:
+    """Say how the agent's scores in the unmodified environment differ from those in ours."""
+    ours = {episode.episode: episode.score for episode in evaluations["agent"].episodes}
+    pairs = [
+        (episode.score, ours[episode.episode])
+        for episode in evaluations[UNMODIFIED].episodes
+        if episode.episode in ours
+    ]
+    if not pairs:
+        return "no episode in common."
+    difference = np.subtract(*np.array(pairs).T)
+    return (
+        f"{difference.mean():+.1f} on average over {len(pairs)} episodes (standard deviation of "
+        f"the differences {difference.std():.1f}; {np.mean(difference == 0):.0%} are the same)."
+    )
+
+
 def compare_with_game(
     dream: Dream,
     environment: str,

@@ -1,4 +1,4 @@
-"""`worldmodels-fast video`: reality beside dreams from the same frames under the same actions.
+"""`worldmodels-fast video`: reality beside dreams, under the same actions, or with C in the dreams.
 
 See `beside` for what is shown.
 """
@@ -26,18 +26,15 @@ from worldmodels_fast.stages import Run
 
 __all__ = ["VideoOptions", "make_video", "write_video"]
 
-GAME_FPS = 35
-"""Doom's tics in a second."""
-
 SUFFIXES = (".mp4", ".gif")
 
-DEFAULT_POLICY = "swing-40"
-"""Plays where there is no evolved controller: from wall to wall."""
+DEFAULT_POLICY = {"take-cover": "swing-40", "car-racing": "random-linear"}
+"""Plays where there is no evolved controller, by environment: from wall to wall, or straight on."""
 
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """Film reality beside dreams from the same first frames, under the same actions.
+    """Film reality beside dreams from the same first frames, under the same actions or C's.
 
     Attributes:
         out: an .mp4 (needs the extra `video`) or .gif; None for dream.mp4, or dream.gif without
@@ -45,24 +42,28 @@ class VideoOptions:
         taus: temperatures of the dreams, a picture for each.
         player: "agent", the evolved controller, or a fixed policy's name; None for the agent if
             there is one.
+        own_actions: whether C acts in the dreams by itself, on what it dreams; else what was done
+            in the game is repeated there. None: it does where M predicts no end (CarRacing), and
+            where there is a C.
         seed: of the game and the dreams.
         warm_up: tics that M watches before it dreams.
         tics: at most so many are shown.
-        fps: tics in a second; the game has 35.
+        fps: tics in a second; None for the game's own.
         scale: a pixel of the 64x64 becomes so many in either direction.
     """
 
     out: Path | None = None
     taus: tuple[float, ...] = (0.1, 1.0, 1.3)
     player: str | None = None
+    own_actions: bool | None = None
     seed: int = 7
     warm_up: int = 30
     tics: int = 700
-    fps: int = GAME_FPS
+    fps: int | None = None
     scale: int = 4
 
 
-def write_video(pictures: Iterable[Frames], path: Path, fps: int = GAME_FPS) -> None:
+def write_video(pictures: Iterable[Frames], path: Path, fps: int) -> None:
     """Write pictures, all of one even size, as an .mp4 or .gif.
 
     Raises:
@@ -134,11 +135,16 @@ def make_video(run_or_world: str, options: VideoOptions) -> Path:
             range.
     """
     world, evolved, folder = _find(run_or_world)
-    player = options.player or ("agent" if evolved else DEFAULT_POLICY)
-    if player == "agent" and not evolved:
+    card = card_of(world.config)
+    policy = DEFAULT_POLICY.get(world.config["environment"], "uniform")
+    player = options.player or ("agent" if evolved else policy)
+    own_actions = options.own_actions
+    if own_actions is None:
+        own_actions = evolved and not world.mdn_rnn.predicts_done
+    if (player == "agent" or own_actions) and not evolved:
         raise ValueError(
             f"player: no controller has evolved in {run_or_world} yet; name a policy, for instance "
-            f"{DEFAULT_POLICY}"
+            f"{policy}"
         )
     if options.scale < 1:
         raise ValueError(f"scale: expected at least 1, got {options.scale}")
@@ -150,7 +156,8 @@ def make_video(run_or_world: str, options: VideoOptions) -> Path:
         world, seed=options.seed, policy=None if player == "agent" else player
     )
     shown = min(len(frames), options.tics)
-    limit = world.config.get("env_kwargs", {}).get("max_steps", card_of(world.config).max_steps)
+    limit = world.config.get("env_kwargs", {}).get("max_steps", card.max_steps)
+    fps = card.fps if options.fps is None else options.fps
     scene = beside(
         world,
         frames[:shown],
@@ -158,12 +165,13 @@ def make_video(run_or_world: str, options: VideoOptions) -> Path:
         temperatures=options.taus,
         warm_up=options.warm_up,
         seed=options.seed,
-        died=shown == len(frames) < limit,
+        died=world.mdn_rnn.predicts_done and shown == len(frames) < limit,
+        own_actions=own_actions,
     )
     # A second to look at the end.
-    write_video(_held(pictures_of(scene, options.scale), options.fps), out, options.fps)
+    write_video(_held(pictures_of(scene, options.scale), fps), out, fps)
     console.print(f"video: {out}, {shown} of {len(frames)} tics played by {player}")
-    for row in scene.rows[2:]:
+    for row in scene.rows[2:] if world.mdn_rnn.predicts_done else ():
         end = "not over" if row.over is None else f"over in tic {row.over}"
         console.print(f"  {row.caption}: {end}")
     return out

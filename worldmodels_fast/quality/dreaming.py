@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from worldmodels_fast.vae import VAE, as_frames
 from worldmodels_fast.workers import n_workers
 
 DECODE_BATCH = 250
+
+Act = Callable[[Floats, Floats, Floats], Floats]
+"""Chooses actions (N, A) by z (N, Z), h and c (N, H) from before M is fed that z."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def dream_on(
     actions: Floats,
     seed: int | None,
     first: bool = False,
+    act: Act | None = None,
 ) -> tuple[Floats, Floats]:
     """Let M dream for T tics under given actions, whatever it says of the end.
 
@@ -107,6 +112,7 @@ def dream_on(
         actions: (T, N, A).
         seed: of the noise; None takes each mixture's mean.
         first: whether the episodes begin here.
+        act: chooses the actions as the dream goes on; those of `actions` then only are as many.
 
     Returns:
         z after each tic (T, N, Z), and the logit that it ends the episode (T, N); -inf where M
@@ -115,6 +121,8 @@ def dream_on(
     dreamt = np.empty((len(actions), *z.shape), np.float32)
     logits = np.full(dreamt.shape[:2], -np.inf, np.float32)
     for t, action in enumerate(actions):
+        if act is not None:
+            action = act(z, h, c)
         out = step(dream, z, np.ascontiguousarray(action), h, c, first and t == 0)
         h, c = out.h, out.c
         if seed is None:

@@ -76,6 +76,7 @@ def measure(
     tics_seen = held_out.windows(config.frames, 0, 0, own_seed("frames"))
     real, seen = held_out.frames(tics_seen), decode(world.vae, held_out.mu[tics_seen])
     result: dict[str, Any] = {
+        "environment": world.config.get("environment"),
         "episodes": len(held_out.lengths),
         "tics": len(held_out),
         "policies": list(policies),

@@ -36,7 +36,7 @@ def markdown(table: Table) -> str:
 
 
 def losses(result: dict[str, Any]) -> Table:
-    """V's and M's losses on held-out episodes beside the ends of the paper's logs."""
+    """V's and M's losses on held-out episodes beside the ends of the paper's logs, for Doom."""
     seeing = result["seeing"]
     rows = [
         [
@@ -50,7 +50,9 @@ def losses(result: dict[str, Any]) -> Table:
     if "deaths" in result:
         loss = result["deaths"]["weighted_loss"]
         rows.append(["M: end of an episode, weighted", f"{loss:.4f}", f"{PAPER_DONE_LOSS:g}"])
-    return ["on held-out episodes", "here", "the paper's log"], rows
+    head = ["on held-out episodes", "here", "the paper's log"]
+    shown = 3 if (result.get("environment") or "take-cover") == "take-cover" else 2
+    return head[:shown], [row[:shown] for row in rows]
 
 
 def about_losses(result: dict[str, Any]) -> str:
