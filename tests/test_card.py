@@ -41,6 +41,38 @@ def test_a_card_says_what_the_run_has_and_leaves_out_what_it_has_not(tmp_path):
     assert "which leaves -0.71 for each of the 12" in card
 
 
+def test_a_card_of_a_run_in_the_game(tmp_path):
+    small_world(predicts_done=False).save(tmp_path / "world")
+    save_config(make_recipe("car-racing-z-hidden"), tmp_path / "config.json")
+    settings = {"environment": {"max_steps": 1000, "patience": None}, "versions": {"box2d": "2.3"}}
+    players = {
+        "agent": Evaluation({**settings, "env_id": "Ours-v0"}, (EpisodeScore(0, 5, 9.5, 9, True),)),
+        "agent-unmodified": Evaluation(
+            {**settings, "env_id": "Theirs-v0"}, (EpisodeScore(0, 5, 7.5, 9, True),)
+        ),
+    }
+    text = json.dumps({name: e.to_json() for name, e in players.items()})
+    (tmp_path / "evaluation.json").write_text(text)
+    (tmp_path / "stages").mkdir()
+    figures = {"generations": 3, "from_generation": 1, "score_in_the_game": 7.0, "game_steps": 5000}
+    figures |= {"steps_per_second": 2500.0, "core_hours": 0.5}
+    (tmp_path / "stages" / "evolve.json").write_text(json.dumps({"figures": figures}))
+    card = write_card(tmp_path).read_text()
+    for words in (
+        "C, a tanh layer of 40 units that sees z, was evolved by CMA-ES in the real game.",
+        "- environment: car-racing\n",
+        "at most 2,100 steps, with no end of its own",
+        "5,000 game steps (2,500 steps/s, 0.5 core-hours); the mean after generation 2, which "
+        "scored 7 in the game, was kept",
+        "| the paper: z, with a hidden layer | 100 | 788 +- 141 | - |",
+        "Reward, on seeds that nothing was trained on",
+        "Ours-v0: max_steps 1000; box2d 2.3.",
+        "Theirs-v0: max_steps 1000",
+        "with its own drawing: -2.0 on average over 1 episodes",
+    ):
+        assert words in card
+
+
 def test_a_run_without_a_world_has_no_card(tmp_path):
     with pytest.raises(ValueError, match="no finished world; run the stage `evolve`"):
         write_card(tmp_path)

@@ -6,7 +6,7 @@ from PIL import Image
 from small_episodes import write_made_up_episodes
 from small_worlds import small_world
 
-from worldmodels_fast import pictures, report
+from worldmodels_fast import envs, pictures, report
 from worldmodels_fast.evaluation import EpisodeScore, Evaluation, FidelityRow
 from worldmodels_fast.quality import HeldOut, QualityConfig, measure
 from worldmodels_fast.report import write_report
@@ -107,6 +107,27 @@ def test_a_page_of_what_there_is(folder):
     }
     for name in figures:
         assert read_picture(folder / "figures" / name).shape[1] > 250
+
+
+def test_a_run_in_the_game(folder):
+    config = {"environment": "car-racing", "evolve": {"where": "game", "temperature": 1.0}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "fidelity.json").unlink()
+    (folder / "stages").mkdir()
+    record = {"processors": 2, "figures": {"core_hours": 1.25}}
+    (folder / "stages" / "evolve.json").write_text(json.dumps(record))
+    other = evaluation([498, 700, 2101])
+    other["settings"]["env_id"] = envs.ENVIRONMENTS["car-racing"].unmodified_id
+    scores = {"agent": evaluation([500, 700, -20]), "agent-unmodified": other}
+    (folder / "evaluation.json").write_text(json.dumps(scores))
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "Evolution in the game" in page
+    assert "49,380 game steps in 6 s, 8,230 steps/s in all; 1.2 core-hours on 2 processors" in page
+    assert "heights do not compare" not in page
+    assert "<td>the paper: z and h</td><td>100</td><td>906</td><td>21</td>" in page
+    assert page.count("(skill 4, resolution 160x120), seed 3") == 2  # a line for each environment
+    assert "+706.3 on average over 3 episodes" in page
+    assert "33% are the same" in page
 
 
 def test_nothing_to_report(tmp_path):

@@ -1,5 +1,7 @@
 """Reality beside dreams, as pictures and as files."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from small_worlds import small_world
 
 from worldmodels_fast import cli, video
 from worldmodels_fast.beside import beside, pictures_of
+from worldmodels_fast.controller import LinearController
 from worldmodels_fast.pictures import reconstruct
 from worldmodels_fast.recipes import make_recipe
 from worldmodels_fast.stages import Run
@@ -59,6 +62,24 @@ def test_the_bar_and_the_end_follow_the_dreams_rule(episode):
     never = small_world(predicts_done=False)
     row = beside(never, *episode, **arguments).rows[2]
     assert (row.chance, row.over) == (None, None)
+
+
+def test_c_acts_in_the_dream(episode):
+    world = small_world(predicts_done=False)
+    constant = np.full_like(episode[1], np.tanh(0.7))
+    arguments = {"temperatures": (1.0,), "warm_up": 4, "seed": 2}
+    controller = LinearController(latent_dim=4, hidden_dim=8, action_dim=1, bias=True)
+    params = np.zeros(controller.n_params, np.float32)
+    params[0] = 0.7  # whatever it sees
+    steady = dataclasses.replace(world, controller=controller.set_flat(params))
+    given = beside(steady, episode[0], constant, **arguments).rows[2]
+    own = beside(steady, episode[0], constant, **arguments, own_actions=True).rows[2]
+    assert own.caption == "dream, tau 1, C acts"
+    np.testing.assert_array_equal(own.frames, given.frames)
+    # A C that looks does something else than was done in the game.
+    other = beside(world, episode[0], constant, **arguments, own_actions=True).rows[2]
+    np.testing.assert_array_equal(other.frames[:5], given.frames[:5])
+    assert (other.frames[6:] != given.frames[6:]).any()
 
 
 @pytest.mark.parametrize("warm_up", [0, 12])
