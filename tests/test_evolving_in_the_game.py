@@ -12,7 +12,7 @@ from small_runs import TOY, small_config, with_evolve, write_small_run
 
 from worldmodels_fast import World, cli, envs, load_pretrained
 from worldmodels_fast.evolution import derive_seed, load_means
-from worldmodels_fast.recipes import EvaluateConfig, make_recipe
+from worldmodels_fast.recipes import EvaluateConfig, SweepConfig, make_recipe
 from worldmodels_fast.rollout import Game
 from worldmodels_fast.stages import STAGES, Run, open_run, run_stage
 
@@ -27,7 +27,8 @@ def toy_game(monkeypatch):
 def in_game(**settings):
     """A small run in the toy game, by a schedule of rollouts."""
     settings = {"generations": 4, "rollout_schedule": ((2, 3),), **settings}
-    return with_evolve(small_config(), where="game", workers=1, **settings)
+    config = dataclasses.replace(small_config(), sweep=SweepConfig())
+    return with_evolve(config, where="game", workers=1, **settings)
 
 
 @pytest.mark.slow
@@ -125,13 +126,14 @@ def test_car_racings_smoke_recipe_from_end_to_end(tmp_path, capsys):
         assert evaluation[name]["settings"]["environment"]["max_steps"] == 200
     ours, theirs = (evaluation[name]["episodes"] for name in ("agent", "agent-unmodified"))
     assert [e["seed"] for e in theirs] == [e["seed"] for e in ours[:2]]
-    assert all(e["steps"] == 200 for e in theirs)
+    assert all(100 < e["steps"] <= 200 for e in theirs)
 
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [row["rollouts"] for row in history] == [1, 1, 2, 2]
     assert all(row["steps"] < 150 * 8 * row["rollouts"] for row in history)  # some were given up
-    # Scores are of whole episodes.
-    assert [row["score_steps"] for row in history if "mean_score" in row] == [800, 800]
+    # Scores are of whole episodes, unless a car leaves the playfield.
+    assert [row["generation"] for row in history if "mean_score" in row] == [1, 3]
+    assert all(row["score_steps"] > 4 * 150 for row in history if "mean_score" in row)
 
     page = (folder / "report.html").read_text(encoding="utf-8")
     for heading in ("In the real game", "The dream beside the game", "Evolution in the game"):
