@@ -393,9 +393,10 @@ def car_racing_paper() -> RunConfig:
 def car_racing_quick() -> RunConfig:
     """CarRacing from scratch in about two hours on two cores.
 
-    Beyond the paper's: half of the episodes are of held actions, which stay on the road for longer;
-    learning rates fall on a cosine; members have few rollouts at first, and those that come no
-    further are given up.
+    Beyond the paper's: half of the episodes are of held actions, which stay on the road for longer
+    (89% of their steps, at a speed of 4; of the random linear policy's 34%, at 21; either visits 20
+    tiles); learning rates fall on a cosine; members have few rollouts at first, and those that come
+    no further are given up.
     """
     paper = car_racing_paper()
     return dataclasses.replace(
