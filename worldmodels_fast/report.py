@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -256,6 +257,32 @@ def _fidelity(folder: Path) -> Iterator[str]:
     yield _table(*tables.survivals(tests))
 
 
+LABEL_POINTS = 11
+"""Height of a point's name, and what lies between it and the next."""
+
+
+def _name_points(figure: Figure, axes: Axes, rows: list[FidelityRow]) -> None:
+    """Write every player's name beside its point, one above the other where they are crowded."""
+    figure.draw_without_rendering()  # now it is known where points lie on the page
+    points = axes.transData.transform([(row.game.mean, row.dream.mean) for row in rows])
+    points *= 72 / figure.dpi
+    lowest = -np.inf
+    for k in np.argsort(points[:, 1]):
+        x, y = points[k]
+        lowest = max(lowest + LABEL_POINTS, y - LABEL_POINTS / 2)
+        axes.annotate(
+            rows[k].player,
+            (rows[k].game.mean, rows[k].dream.mean),
+            xytext=(
+                max(x + 14, points[np.abs(points[:, 1] - y) < 30, 0].max() + 22) - x,
+                lowest - y,
+            ),
+            textcoords="offset points",
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.5"},
+        )
+
+
 def _scatter(rows: list[FidelityRow]) -> Figure:
     """Survival in the dream against that in the game, with the diagonal and a band around it."""
     figure = Figure(figsize=(5.5, 5.5), layout="constrained")
@@ -274,14 +301,6 @@ def _scatter(rows: list[FidelityRow]) -> Figure:
             color=colour,
             label={"policy": "fixed policies", "controller": "evolved controllers"}[kind],
         )
-    for row in rows:
-        axes.annotate(
-            row.player,
-            (row.game.mean, row.dream.mean),
-            xytext=(5, 5),
-            textcoords="offset points",
-            fontsize=8,
-        )
     low = min(min(row.game.low, row.dream.low) for row in rows) / 1.5
     top = max(max(row.game.high, row.dream.high) for row in rows) * 1.5
     line = np.array([low, top])
@@ -298,6 +317,7 @@ def _scatter(rows: list[FidelityRow]) -> Figure:
         ylabel="steps survived in the dream, tau = 1",
     )
     axes.legend(loc="upper left", fontsize=8)
+    _name_points(figure, axes, rows)
     return figure
 
 
