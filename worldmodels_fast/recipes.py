@@ -468,18 +468,20 @@ def car_racing_smoke() -> RunConfig:
     )
 
 
+def _another_c(base: RunConfig, recipe: str, **controller: Any) -> RunConfig:
+    """Return `base` with other settings of its controller, under the name of another recipe."""
+    changed = dataclasses.replace(base.controller, **controller)
+    return dataclasses.replace(base, recipe=recipe, controller=changed)
+
+
 def take_cover_z_only(base: RunConfig | None = None) -> RunConfig:
     """Ablation: C sees z alone and remembers nothing."""
-    base = base or take_cover_quick()
-    controller = dataclasses.replace(base.controller, features=("z",))
-    return dataclasses.replace(base, recipe="take-cover-z-only", controller=controller)
+    return _another_c(base or take_cover_quick(), "take-cover-z-only", features=("z",))
 
 
 def take_cover_untrained_m(base: RunConfig | None = None) -> RunConfig:
     """Ablation: C sees the memory of an untrained M, in the dream of the trained one."""
-    base = base or take_cover_quick()
-    controller = dataclasses.replace(base.controller, memory="untrained")
-    return dataclasses.replace(base, recipe="take-cover-untrained-m", controller=controller)
+    return _another_c(base or take_cover_quick(), "take-cover-untrained-m", memory="untrained")
 
 
 def take_cover_mu(base: RunConfig | None = None) -> RunConfig:
@@ -525,23 +527,19 @@ def take_cover_second_round(base: RunConfig | None = None) -> RunConfig:
 
 def car_racing_z_only(base: RunConfig | None = None) -> RunConfig:
     """Ablation: C sees z alone and remembers nothing (paper: 632)."""
-    base = base or car_racing_quick()
-    controller = dataclasses.replace(base.controller, features=("z",))
-    return dataclasses.replace(base, recipe="car-racing-z-only", controller=controller)
+    return _another_c(base or car_racing_quick(), "car-racing-z-only", features=("z",))
 
 
 def car_racing_z_hidden(base: RunConfig | None = None) -> RunConfig:
     """Ablation: C sees z alone, through a tanh layer of 40 units (paper: 788)."""
-    base = base or car_racing_quick()
-    controller = dataclasses.replace(base.controller, features=("z",), hidden_units=40)
-    return dataclasses.replace(base, recipe="car-racing-z-hidden", controller=controller)
+    return _another_c(
+        base or car_racing_quick(), "car-racing-z-hidden", features=("z",), hidden_units=40
+    )
 
 
 def car_racing_untrained_m(base: RunConfig | None = None) -> RunConfig:
     """Ablation: C sees the memory of an untrained M."""
-    base = base or car_racing_quick()
-    controller = dataclasses.replace(base.controller, memory="untrained")
-    return dataclasses.replace(base, recipe="car-racing-untrained-m", controller=controller)
+    return _another_c(base or car_racing_quick(), "car-racing-untrained-m", memory="untrained")
 
 
 def _by_name(*functions: Callable[..., RunConfig]) -> dict[str, Callable[..., RunConfig]]:

@@ -26,6 +26,17 @@ from worldmodels_fast.vae import VAE
 
 
 @dataclass(frozen=True)
+class _Cast:
+    """Who plays: a run's V, M, and C without parameters, and what makes those; see `Run.player`."""
+
+    run: Run
+    vae: VAE
+    mdn_rnn: MDNRNN
+    controller: LinearController
+    to_params: Callable[[Params], Params]
+
+
+@dataclass(frozen=True)
 class _Place:
     """Where C is evolved: the dream or the game.
 
@@ -46,12 +57,12 @@ def stage_evolve(run: Run) -> dict[str, Any]:
     """Evolve C in the dream or in the game, and put the finished world together."""
     config = run.config.evolve
     vae, latents = run.load_vae(), run.first_latents()
-    mdn_rnn, controller, widened = run.player()
-    parts = (run, vae, mdn_rnn, controller, widened)
+    mdn_rnn, controller, to_params = run.player()
+    cast = _Cast(run, vae, mdn_rnn, controller, to_params)
     means: list[float] = []
     gap = ""
     progress = StageProgress("evolve", config.generations, "generations")
-    with progress, (_in_game if config.where == "game" else _in_dream)(*parts) as place:
+    with progress, (_in_game if config.where == "game" else _in_dream)(cast) as place:
 
         def on_generation(record: Record) -> None:
             nonlocal gap
@@ -81,7 +92,7 @@ def stage_evolve(run: Run) -> dict[str, Any]:
             on_generation=on_generation,
             watch=place.watch,
         )
-    controller.set_flat(widened(result.params[None])[0])
+    controller.set_flat(to_params(result.params[None])[0])
     save_weights(controller, run.folder / "controller.safetensors")
     World(
         vae=vae,
@@ -117,18 +128,12 @@ def stage_evolve(run: Run) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _in_dream(
-    run: Run,
-    vae: VAE,
-    mdn_rnn: MDNRNN,
-    controller: LinearController,
-    widened: Callable[[Params], Params],
-) -> Iterator[_Place]:
+def _in_dream(cast: _Cast) -> Iterator[_Place]:
     """M's dream, one native call for a generation."""
-    config = run.config.evolve
+    run, config = cast.run, cast.run.config.evolve
     dream = Dream(
-        mdn_rnn,
-        controller,
+        cast.mdn_rnn,
+        cast.controller,
         run.first_latents(),
         precision=config.precision,
         device=config.device,
@@ -136,28 +141,22 @@ def _in_dream(
     )
 
     def evaluate(population: Params, rollouts: int, seed: int) -> Scores:
-        return dream.evaluate(widened(population), rollouts, seed)
+        return dream.evaluate(cast.to_params(population), rollouts, seed)
 
-    with _watch_gap(run, vae, mdn_rnn, controller, dream, widened) as watch:
+    with _watch_gap(cast, dream) as watch:
         yield _Place(evaluate, evaluate, watch, dream.model.precision)
 
 
 @contextlib.contextmanager
-def _in_game(
-    run: Run,
-    vae: VAE,
-    mdn_rnn: MDNRNN,
-    controller: LinearController,
-    widened: Callable[[Params], Params],
-) -> Iterator[_Place]:
+def _in_game(cast: _Cast) -> Iterator[_Place]:
     """The real game, in worker processes; rollouts of a generation may be cut, never a score's."""
-    config = run.config.evolve
+    run, config = cast.run, cast.run.config.evolve
     precision: VAEPrecision = "bf16" if products_in_bf16(config.vae_precision) else "fp32"
     make = functools.partial(
         Game,
-        vae,
-        mdn_rnn,
-        controller,
+        cast.vae,
+        cast.mdn_rnn,
+        cast.controller,
         run.card.env_id,
         latent=run.config.controller.latent,
         vae_precision=precision,
@@ -168,38 +167,32 @@ def _in_game(
     with make(env_kwargs=cut) as game:
 
         def evaluate(population: Params, rollouts: int, seed: int) -> Scores:
-            return game.evaluate(widened(population), rollouts, seed)
+            return game.evaluate(cast.to_params(population), rollouts, seed)
 
         def score(population: Params, rollouts: int, seed: int) -> Scores:
             game.close()  # two crews would need twice the memory
             with make(env_kwargs=whole) as uncut:
-                return uncut.evaluate(widened(population), rollouts, seed)
+                return uncut.evaluate(cast.to_params(population), rollouts, seed)
 
         yield _Place(evaluate, evaluate if cut == whole else score, None, precision)
 
 
 @contextlib.contextmanager
-def _watch_gap(
-    run: Run,
-    vae: VAE,
-    mdn_rnn: MDNRNN,
-    controller: LinearController,
-    dream: Dream,
-    widened: Callable[[Params], Params],
-) -> Iterator[Watch | None]:
+def _watch_gap(cast: _Cast, dream: Dream) -> Iterator[Watch | None]:
     """What measures the exploit gap while C evolves, or None if the run does not ask for it.
 
     The games are the same after every generation, so that their scores differ by the controller
     and not by luck.
     """
+    run = cast.run
     config, evolve_config, seed = run.config.gap, run.config.evolve, run.config.seed
     if not config.every:
         yield None
         return
     with Game(
-        vae,
-        mdn_rnn,
-        controller,
+        cast.vae,
+        cast.mdn_rnn,
+        cast.controller,
         run.card.env_id,
         env_kwargs=run.config.env_kwargs,
         latent=run.config.controller.latent,
@@ -211,7 +204,7 @@ def _watch_gap(
             if done % config.every and done != evolve_config.generations:
                 return {}
             began = time.perf_counter()
-            member = widened(mean[None])
+            member = cast.to_params(mean[None])
             real = game.evaluate(member, config.episodes, derive_seed(seed, "gap/game")).returns
             dreamt = record.get("mean_score")
             if dreamt is None:
