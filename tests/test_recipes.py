@@ -90,8 +90,8 @@ ABLATED = {
     "take-cover-untrained-m": {"controller.memory"},
     "take-cover-mu": {"controller.latent", "rnn.latent"},
     "take-cover-fp32": {"vae.precision", "rnn.precision", "evolve.precision"},
-    "car-racing-z-only": {"controller.features"},
-    "car-racing-z-hidden": {"controller.features", "controller.hidden_units"},
+    "car-racing-z-only": {"controller.features", "evolve.sigma0"},
+    "car-racing-z-hidden": {"controller.features", "controller.hidden_units", "evolve.sigma0"},
     "car-racing-untrained-m": {"controller.memory"},
 }
 
@@ -106,6 +106,19 @@ def test_an_ablation_changes_one_thing(name):
     ablation = make_recipe(name, base)
     assert differences(ablation, base) == {"recipe"} | ABLATED[name]
     assert (ablation.recipe, ablation.seed) == (name, 7)
+
+
+def test_where_car_racings_search_begins():
+    paper = make_recipe("car-racing-paper")
+    assert (paper.controller.search, paper.evolve.sigma0) == ("plain", 0.1)
+    for name in ("car-racing-quick", "car-racing-smoke"):
+        config = make_recipe(name)
+        assert (config.controller.search, config.evolve.sigma0) == ("features", 0.03)
+        assert (config.controller.features, config.controller.bias) == (("z", "h"), True)
+    # Of the paper's run, an ablation searches as that does.
+    plain = dataclasses.replace(paper, evolve=dataclasses.replace(paper.evolve, sigma0=0.2))
+    for name in ("car-racing-z-only", "car-racing-z-hidden"):
+        assert make_recipe(name, plain).evolve == plain.evolve
 
 
 def test_other_recipes_are_not_of_a_base():

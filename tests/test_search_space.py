@@ -9,10 +9,10 @@ from small_episodes import made_up_latents
 from small_runs import TOY, small_config, write_small_run
 from small_worlds import small_mdn_rnn
 
-from worldmodels_fast import World, envs
+from worldmodels_fast import World, envs, ops
 from worldmodels_fast.controller import LinearController
 from worldmodels_fast.evolution import load_means
-from worldmodels_fast.recipes import ControllerConfig
+from worldmodels_fast.recipes import ControllerConfig, make_recipe
 from worldmodels_fast.search_space import (
     LEAST_SHARE,
     LEAST_SPREAD,
@@ -143,6 +143,38 @@ def test_statistics_are_those_of_what_was_played(latent):
         np.testing.assert_allclose(found[name].mean, np.mean(values, 0), rtol=0.02, atol=2e-3)
         np.testing.assert_allclose(found[name].spread, np.std(values, 0), rtol=0.02)
         assert (found[name].share == 1).all()
+
+
+@pytest.mark.parametrize("name", ["quick", "z-only", "z-hidden"])
+def test_car_racing_begins_with_actions_as_large_as_in_a_plain_search(name):
+    rng = np.random.default_rng(0)
+    # A quarter of V's dimensions say nothing.
+    share = np.where(np.arange(32) < 24, 0.95, 0.02)
+    statistics = {
+        "z": FeatureStatistics(np.zeros(32, np.float32), np.ones(32, np.float32), share),
+        "h": FeatureStatistics(
+            rng.normal(0, 0.2, 256).astype(np.float32),
+            np.full(256, 0.2, np.float32),
+            np.ones(256, np.float32),
+        ),
+    }
+    config = make_recipe(f"car-racing-{name}")
+    spec = config.controller_spec()
+    directions = rng.standard_normal((64, spec.n_params)).astype(np.float32)
+    z = rng.standard_normal((100, 32)).astype(np.float32)
+    h = statistics["h"].mean + 0.2 * rng.standard_normal((100, 256)).astype(np.float32)
+
+    def swing(population):
+        """How far a member's steering swings, on average."""
+        seen = [
+            (np.tile(z[t], (64, 1)), np.tile(h[t], (64, 1)) if "h" in spec.features else None)
+            for t in range(len(z))
+        ]
+        actions = np.stack([ops.controller_forward(spec, population, *s, None) for s in seen])
+        return actions[..., 0].std(axis=0).mean()
+
+    found = swing(SearchSpace(spec, statistics)(config.evolve.sigma0 * directions))
+    assert 0.7 < found / swing(0.1 * directions) < 1.3
 
 
 @pytest.mark.parametrize("memory", ["trained", "untrained"])

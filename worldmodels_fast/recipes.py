@@ -396,7 +396,7 @@ def car_racing_quick() -> RunConfig:
     Beyond the paper's: half of the episodes are of held actions, which stay on the road for longer
     (89% of their steps, at a speed of 4; of the random linear policy's 34%, at 21; either visits 20
     tiles); learning rates fall on a cosine; members have few rollouts at first, and those that come
-    no further are given up.
+    no further are given up; CMA-ES searches in units of what C's parameters do.
     """
     paper = car_racing_paper()
     return dataclasses.replace(
@@ -413,9 +413,11 @@ def car_racing_quick() -> RunConfig:
         rnn=dataclasses.replace(
             paper.rnn, epochs=6, batch=50, chunk=100, learning_rate=2e-3, final_learning_rate=1e-5
         ),
+        controller=dataclasses.replace(paper.controller, search="features"),
         evolve=EvolveConfig(
             where="game",
             generations=60,
+            sigma0=0.03,
             rollouts=2,
             rollout_schedule=((20, 4), (45, 8)),
             temperature=1.0,
@@ -525,16 +527,29 @@ def take_cover_second_round(base: RunConfig | None = None) -> RunConfig:
     )
 
 
+def _begins_wider(base: RunConfig) -> EvolveConfig:
+    """Let a C that sees z alone begin with actions as large as those of one that sees h, too.
+
+    In units of the features, each of them adds the same to an action: 32 add a third of what 288
+    do, and far less behind a second layer, whose weights are not in these units.
+    """
+    if base.controller.search == "plain":
+        return base.evolve
+    return dataclasses.replace(base.evolve, sigma0=0.1)
+
+
 def car_racing_z_only(base: RunConfig | None = None) -> RunConfig:
     """Ablation: C sees z alone and remembers nothing (paper: 632)."""
-    return _another_c(base or car_racing_quick(), "car-racing-z-only", features=("z",))
+    base = base or car_racing_quick()
+    ablation = _another_c(base, "car-racing-z-only", features=("z",))
+    return dataclasses.replace(ablation, evolve=_begins_wider(base))
 
 
 def car_racing_z_hidden(base: RunConfig | None = None) -> RunConfig:
     """Ablation: C sees z alone, through a tanh layer of 40 units (paper: 788)."""
-    return _another_c(
-        base or car_racing_quick(), "car-racing-z-hidden", features=("z",), hidden_units=40
-    )
+    base = base or car_racing_quick()
+    ablation = _another_c(base, "car-racing-z-hidden", features=("z",), hidden_units=40)
+    return dataclasses.replace(ablation, evolve=_begins_wider(base))
 
 
 def car_racing_untrained_m(base: RunConfig | None = None) -> RunConfig:
