@@ -1,5 +1,6 @@
 """The formatters and checkers of pre-commit, so that the tests' command runs them too."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,3 +35,14 @@ def test_cpp_is_formatted():
 @pytest.mark.slow
 def test_types_are_strict():
     run(sys.executable, "-m", "mypy")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "csrc/README.md"])
+def test_links_lead_somewhere(page):
+    """To files that a clone has: whatever git ignores is missing there."""
+    path = ROOT / page
+    if not path.is_file():
+        pytest.skip("tests are run without the repository's pages")
+    links = re.findall(r"\]\(([^)#]+)", path.read_text())
+    local = [link for link in links if not link.startswith("http")]
+    assert [link for link in local if not (path.parent / link).exists()] == []
