@@ -147,6 +147,7 @@ class World:
                 "hidden_dim": rnn.hidden_dim,
                 "n_mixtures": rnn.n_mixtures,
                 "predicts_done": rnn.predicts_done,
+                "predicts_reward": rnn.predicts_reward,
             },
             "controller": self.controller.config(),
             "dream": {**_DREAM_SETTINGS, **self.config.get("dream", {})},

@@ -1,4 +1,8 @@
-"""M: an LSTM with a mixture density head, p(z' | z, a, h) and, for Doom, p(done) (appendix A.2)."""
+"""M: an LSTM with a mixture density head, p(z' | z, a, h) and, for Doom, p(done) (appendix A.2).
+
+Beyond the paper, M can predict the reward of the step, too, for dreams of games that are not about
+survival.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,8 @@ class MDNRNNOutput(NamedTuple):
         done_logit: (T, N), or None where M predicts no end.
         h: (N, H) hidden state after the last step.
         c: (N, H) cell after the last step.
+        reward: (T, N) expected reward of the step, in the environment's own units, or None where M
+            predicts no reward.
     """
 
     logmix: Tensor
@@ -34,6 +40,7 @@ class MDNRNNOutput(NamedTuple):
     done_logit: Tensor | None
     h: Tensor
     c: Tensor
+    reward: Tensor | None = None
 
 
 class MDNRNN(nn.Module):
@@ -46,12 +53,17 @@ class MDNRNN(nn.Module):
     With `predicts_done` M also takes a restart flag, 1 on an episode's first step, and its head's
     first column is the logit of the episode ending with this step.
 
+    With `predicts_reward` the head's next column is the expected reward of the step, what the
+    environment gives for the action that M sees, in the environment's own units. The paper's M has
+    none.
+
     Args:
         latent_dim: Z.
         action_dim: A.
         hidden_dim: H.
         n_mixtures: K, components of each latent dimension's mixture.
         predicts_done: whether M predicts the end of the episode.
+        predicts_reward: whether M predicts the reward of the step.
 
     Raises:
         ValueError: a size below 1.
@@ -64,6 +76,7 @@ class MDNRNN(nn.Module):
         hidden_dim: int,
         n_mixtures: int = 5,
         predicts_done: bool = False,
+        predicts_reward: bool = False,
     ) -> None:
         super().__init__()
         for name, size in {
@@ -79,11 +92,13 @@ class MDNRNN(nn.Module):
         self.hidden_dim = hidden_dim
         self.n_mixtures = n_mixtures
         self.predicts_done = predicts_done
+        self.predicts_reward = predicts_reward
         inputs = latent_dim + action_dim + int(predicts_done)
         self.weight_ih = nn.Parameter(torch.empty(4 * hidden_dim, inputs))
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden_dim, hidden_dim))
         self.bias = nn.Parameter(torch.zeros(4 * hidden_dim))
-        self.head = nn.Linear(hidden_dim, 3 * n_mixtures * latent_dim + int(predicts_done))
+        scalars = int(predicts_done) + int(predicts_reward)
+        self.head = nn.Linear(hidden_dim, 3 * n_mixtures * latent_dim + scalars)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -134,12 +149,14 @@ class MDNRNN(nn.Module):
         keep = (1 - restart).unsqueeze(-1)
         hidden, h, c = lstm_with_restarts(projected.float(), self.weight_hh, h, c, keep)
         head = self.head(hidden).float()
+        # The end's logit, the reward; then for each latent dimension [logmix | mu | logstd].
+        first = int(self.predicts_done) + int(self.predicts_reward)
         done_logit = head[..., 0] if self.predicts_done else None
-        # Column 0 is the end's logit; then for each latent dimension [logmix | mu | logstd].
-        mixture = head[..., int(self.predicts_done) :]
+        reward = head[..., first - 1] if self.predicts_reward else None
+        mixture = head[..., first:]
         mixture = mixture.unflatten(-1, (self.latent_dim, 3, self.n_mixtures))
         logmix, mu, logstd = mixture.unbind(dim=-2)
-        return MDNRNNOutput(logmix, mu, logstd, done_logit, h, c)
+        return MDNRNNOutput(logmix, mu, logstd, done_logit, h, c, reward)
 
     def weights(self) -> ops.MDNRNNWeights:
         """Return a copy of the weights as arrays, for the kernels."""
@@ -158,6 +175,7 @@ class MDNRNN(nn.Module):
             hidden_dim=self.hidden_dim,
             n_mixtures=self.n_mixtures,
             predicts_done=self.predicts_done,
+            predicts_reward=self.predicts_reward,
         )
 
     def load_weights(self, weights: ops.MDNRNNWeights) -> MDNRNN:
@@ -166,7 +184,8 @@ class MDNRNN(nn.Module):
         Raises:
             ValueError: other sizes.
         """
-        for name in ("latent_dim", "action_dim", "hidden_dim", "n_mixtures", "predicts_done"):
+        sizes = ("latent_dim", "action_dim", "hidden_dim", "n_mixtures")
+        for name in (*sizes, "predicts_done", "predicts_reward"):
             if getattr(weights, name) != getattr(self, name):
                 raise ValueError(
                     f"{name}: this M's is {getattr(self, name)}, that of the weights "

@@ -103,20 +103,21 @@ class MDNRNNWeights:
     """The parameters of M as plain float32 C-contiguous arrays (NumPy or torch).
 
     Gate order i, f, g, o (PyTorch's). The forget gate's bias already holds the +1 of TensorFlow's
-    cell. Rows of the head: the done logit first if `predicts_done`, then for every latent dimension
-    [logmix x K | mu x K | logstd x K].
+    cell. Rows of the head: the done logit if `predicts_done`, the reward if `predicts_reward`, then
+    for every latent dimension [logmix x K | mu x K | logstd x K].
 
     Attributes:
         weight_ih: (4H, X), X = Z + A (+ 1 if predicts_done); input order [z, action, restart].
         weight_hh: (4H, H).
         bias: (4H,).
-        head_weight: (O, H), O = 3 * K * Z (+ 1 if predicts_done).
+        head_weight: (O, H), O = 3 * K * Z (+ 1 if predicts_done) (+ 1 if predicts_reward).
         head_bias: (O,).
         latent_dim: Z.
         action_dim: A.
         hidden_dim: H.
         n_mixtures: K.
         predicts_done: whether the head has a done logit and the input a restart flag.
+        predicts_reward: whether the head has the expected reward of the step.
     """
 
     weight_ih: Any
@@ -129,6 +130,7 @@ class MDNRNNWeights:
     hidden_dim: int
     n_mixtures: int
     predicts_done: bool
+    predicts_reward: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,8 @@ class MDNRNNStep(NamedTuple, Generic[ArrayT]):
     """(N, H)"""
     c: ArrayT
     """(N, H)"""
+    reward: ArrayT | None = None
+    """(N,), expected, in the environment's units; None if M does not predict the reward"""
 
 
 @functools.cache
@@ -383,6 +387,8 @@ def pack_mdn_rnn(
         precision = {"cuda": "fp16", "avx512_bf16": "bf16"}.get(level, "fp32")
     elif precision == "fastest":
         precision = {"cuda": "fp16", "avx512_bf16": "int8"}.get(level, "fp32")
+    if weights.predicts_reward:
+        raise NotImplementedError("predicts_reward: the kernels do not compute it yet")
     if level == "cuda":
         for name in ("weight_ih", "weight_hh", "bias", "head_weight", "head_bias"):
             _check_finite(name, getattr(weights, name))

@@ -34,6 +34,7 @@ class MDNRNNStep(NamedTuple):
     done_logit: Float64 | None  # (N,)
     h: Float64  # (N, H)
     c: Float64  # (N, H)
+    reward: Float64 | None = None  # (N,)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -196,13 +197,14 @@ def mdn_rnn_step(
 
     none, nothing = np.zeros((len(w.head_weight), 0)), np.zeros((len(x), 0))
     out = _product(w.head_weight, h_next, none, nothing, precision) + _f64(w.head_bias)  # (N, O)
-    done_logit = None
-    if w.predicts_done:  # the done logit is never rounded
-        done_logit = h_next @ _f64(w.head_weight)[0] + _f64(w.head_bias)[0]
-        out = out[:, 1:]
-    mixture = out.reshape(-1, w.latent_dim, 3, w.n_mixtures)
+    # The done logit and the reward are never rounded.
+    first = int(w.predicts_done) + int(w.predicts_reward)
+    scalars = h_next @ _f64(w.head_weight)[:first].T + _f64(w.head_bias)[:first]
+    done_logit = scalars[:, 0] if w.predicts_done else None
+    reward = scalars[:, first - 1] if w.predicts_reward else None
+    mixture = out[:, first:].reshape(-1, w.latent_dim, 3, w.n_mixtures)
     logmix, mu, logstd = mixture[:, :, 0], mixture[:, :, 1], mixture[:, :, 2]
-    return MDNRNNStep(logmix, mu, logstd, done_logit, h_next, c_next)
+    return MDNRNNStep(logmix, mu, logstd, done_logit, h_next, c_next, reward)
 
 
 def _product(
@@ -403,7 +405,8 @@ def dream_rollout(
         precision: see `mdn_rnn_step`.
 
     Returns:
-        returns (P, R) float32 (reward 1 per step, the last included), lengths (P, R) int32.
+        returns (P, R) float32, the sum of the rewards that M predicts, or else of 1 per step, the
+        last included; lengths (P, R) int32.
     """
     del threads
     params, initial_mu, initial_logvar = _f64(params), _f64(initial_mu), _f64(initial_logvar)
@@ -422,6 +425,7 @@ def dream_rollout(
     h = np.zeros((n, model.hidden_dim))
     c = np.zeros((n, model.hidden_dim))
     lengths = np.zeros(n, dtype=np.int32)
+    returns = np.zeros(n)
     alive = np.arange(n)  # rows of the rollouts which have not ended
     for t in range(max_steps):
         # One row per controller: repeat each member's parameters for its living rollouts.
@@ -433,6 +437,7 @@ def dream_rollout(
         )
         h, c = step.h, step.c
         lengths[alive] = t + 1
+        returns[alive] += 1.0 if step.reward is None else step.reward
         if step.done_logit is not None:
             above = step.done_logit - done_threshold
             ends = above > 0
@@ -443,8 +448,8 @@ def dream_rollout(
             alive, z, h, c = alive[stays], z[stays], h[stays], c[stays]
         if alive.size == 0:
             break
-    lengths = lengths.reshape(n_members, rollouts)
-    return lengths.astype(np.float32), lengths
+    shape = n_members, rollouts
+    return returns.astype(np.float32).reshape(shape), lengths.reshape(shape)
 
 
 def _f64(x: Any) -> Float64:

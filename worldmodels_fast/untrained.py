@@ -32,7 +32,8 @@ def beside_untrained(mdn_rnn: MDNRNN, seed: int) -> MDNRNN:
         seed: of the untrained weights.
     """
     sizes = (mdn_rnn.latent_dim, mdn_rnn.action_dim)
-    hidden, rest = mdn_rnn.hidden_dim, (mdn_rnn.n_mixtures, mdn_rnn.predicts_done)
+    hidden = mdn_rnn.hidden_dim
+    rest = mdn_rnn.n_mixtures, mdn_rnn.predicts_done, mdn_rnn.predicts_reward
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         untrained = MDNRNN(*sizes, hidden, *rest)
