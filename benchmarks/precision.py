@@ -149,7 +149,9 @@ TWO_SAMPLES_HEAD = (
 
 
 def coarse(weights: ops.MDNRNNWeights, bits: int = COARSE_BITS) -> ops.MDNRNNWeights:
-    """Round the weights, but not the done row, to `bits`: symmetric, one scale per row."""
+    """Round the weights, but not the done logit's and the reward's rows, to `bits`: symmetric, one
+    scale per row.
+    """
     largest = 2 ** (bits - 1) - 1
 
     def rounded(w: F32) -> F32:
@@ -157,7 +159,7 @@ def coarse(weights: ops.MDNRNNWeights, bits: int = COARSE_BITS) -> ops.MDNRNNWei
         near: F32 = (np.round(w / scale) * scale).astype(np.float32)
         return near
 
-    first = int(weights.predicts_done)
+    first = int(weights.predicts_done) + int(weights.predicts_reward)
     head = weights.head_weight
     return dataclasses.replace(
         weights,

@@ -76,8 +76,8 @@ def _pointers(*arrays):
 
 def _dims(weights):
     w = weights
-    dims = [w.latent_dim, w.action_dim, w.hidden_dim, w.n_mixtures, int(w.predicts_done)]
-    return np.array(dims, np.int64)
+    sizes = [w.latent_dim, w.action_dim, w.hidden_dim, w.n_mixtures]
+    return np.array([*sizes, w.predicts_done, w.predicts_reward], np.int64)
 
 
 def _spec(spec):
@@ -114,12 +114,13 @@ class Emulator:
         return packed
 
     def step(self, weights, precision, z, action, h, c, restart=None, *, tiles=1, seed=0):
-        """(logmix, mu, logstd, done_logit, h, c)"""
+        """(logmix, mu, logstd, done_logit, h, c, reward)"""
         n, w = len(z), weights
         mixture = (n, w.latent_dim, w.n_mixtures)
         outputs = [np.full(mixture, np.nan, np.float32) for _ in range(3)]
         outputs.append(np.full(n, np.nan, np.float32) if w.predicts_done else None)
         outputs += [np.full((n, w.hidden_dim), np.nan, np.float32) for _ in range(2)]
+        outputs.append(np.full(n, np.nan, np.float32) if w.predicts_reward else None)
         packed, dims = self.pack(weights, precision), _dims(weights)
         self._call(
             "step",
@@ -170,7 +171,14 @@ class Emulator:
         )
         return action
 
-    def dream(
+    def dream(self, weights, *args, stop=None, **settings):
+        """(lengths, the plan) of `rollout`."""
+        returns, lengths, plan = self.rollout(weights, *args, stop=stop, **settings)
+        if stop is None and not weights.predicts_reward:
+            assert (returns == lengths).all()
+        return lengths, plan
+
+    def rollout(
         self,
         weights,
         precision,
@@ -194,7 +202,7 @@ class Emulator:
         schedule=0,
         stop=None,
     ):
-        """(lengths, the plan: stages, resident, ring, shared_bytes)"""
+        """(returns, lengths, the plan: stages, resident, ring, shared_bytes)"""
         dims, packed = _dims(weights), self.pack(weights, precision)
         features, numbers, squash = _spec(spec)
         returns = np.full((len(params), rollouts), np.nan, np.float32)
@@ -231,9 +239,7 @@ class Emulator:
         )
         self._call("dream", ctypes.byref(dream))
         assert dream.shared_bytes <= shared_limit
-        if stop is None:
-            assert (returns == lengths).all()
-        return lengths, dream
+        return returns, lengths, dream
 
     def plan(self, weights, precision, spec, total, max_steps, device, group=0, slots=0):
         """(microseconds, what was chosen); device: (sm, processors, shared memory)."""

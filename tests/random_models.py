@@ -5,14 +5,14 @@ import numpy as np
 from worldmodels_fast import ops
 
 
-def random_weights(z, a, h, k, done, seed=0, done_bias=0.0):
+def random_weights(z, a, h, k, done, seed=0, done_bias=0.0, reward=False):
     """M as torch would initialise it; larger head rows so that samples are not all alike."""
     rng = np.random.default_rng(seed)
 
     def uniform(*shape):
         return (rng.uniform(-1, 1, shape) / np.sqrt(h)).astype(np.float32)
 
-    x, o = z + a + done, 3 * k * z + done
+    x, o = z + a + done, 3 * k * z + done + reward
     head_weight, head_bias = 4 * uniform(o, h), 4 * uniform(o)
     if done:
         head_weight[0] *= 8.0  # the logit moves about with h: rollouts end at very different times
@@ -28,6 +28,7 @@ def random_weights(z, a, h, k, done, seed=0, done_bias=0.0):
         h,
         k,
         bool(done),
+        bool(reward),
     )
 
 

@@ -9,10 +9,12 @@ from worldmodels_fast.mdn_rnn import MDNRNN
 from worldmodels_fast.vae import VAE
 
 
-def small_mdn_rnn(predicts_done: bool = True, seed: int = 0) -> MDNRNN:
+def small_mdn_rnn(
+    predicts_done: bool = True, seed: int = 0, predicts_reward: bool = False
+) -> MDNRNN:
     """Z 4, A 1, H 8, K 3; its dreams last from a few to some hundred steps."""
     torch.manual_seed(seed)
-    mdn_rnn = MDNRNN(4, 1, 8, n_mixtures=3, predicts_done=predicts_done)
+    mdn_rnn = MDNRNN(4, 1, 8, 3, predicts_done, predicts_reward)
     if predicts_done:
         with torch.no_grad():
             mdn_rnn.head.weight[0] *= 10.0
@@ -20,10 +22,12 @@ def small_mdn_rnn(predicts_done: bool = True, seed: int = 0) -> MDNRNN:
     return mdn_rnn.requires_grad_(False)
 
 
-def small_world(predicts_done: bool = True, seed: int = 0, **config: object) -> World:
+def small_world(
+    predicts_done: bool = True, seed: int = 0, predicts_reward: bool = False, **config: object
+) -> World:
     """A world around `small_mdn_rnn`, with a random controller."""
     rng = np.random.default_rng(seed)
-    mdn_rnn = small_mdn_rnn(predicts_done, seed)
+    mdn_rnn = small_mdn_rnn(predicts_done, seed, predicts_reward)
     vae = VAE(4)
     controller = LinearController(latent_dim=4, hidden_dim=8, action_dim=1)
     controller.set_flat(rng.normal(size=controller.n_params).astype(np.float32))

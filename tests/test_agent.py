@@ -107,6 +107,26 @@ def test_save_and_load_in_32_bits_is_exact(tmp_path):
         np.testing.assert_array_equal(world.agent().act(frame), again.agent().act(frame))
 
 
+@pytest.mark.parametrize("predicts_done", [False, True])
+def test_a_world_that_predicts_rewards_comes_back(tmp_path, predicts_done):
+    world = small_world(predicts_done, predicts_reward=True)
+    world.save(tmp_path, dtype="fp32")
+    again = World.load(tmp_path)
+    assert again.mdn_rnn.predicts_reward
+    assert again.digest() == world.digest()
+
+
+def test_a_world_from_before_there_were_rewards_is_read(tmp_path):
+    world = small_world()
+    world.save(tmp_path, dtype="fp32")
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["mdn_rnn"].pop("predicts_reward") is False
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    again = World.load(tmp_path)
+    assert not again.mdn_rnn.predicts_reward
+    assert again.digest() == world.digest()
+
+
 def test_16_bits_are_the_default_half_the_size_and_stable(tmp_path):
     world = small_world()
     world.save(tmp_path / "small")

@@ -59,7 +59,8 @@ def expected_step(weights, precision, z, action, h, c, restart):
     object.__setattr__(w, "weight_hh", half(w.weight_hh))
     step = reference.mdn_rnn_step(w, half(z), half(action), half(h), c, restart)
     out = half(step.h).astype(np.float64) @ half(w.head_weight).T + w.head_bias
-    mixture = out[:, int(w.predicts_done) :].reshape(-1, w.latent_dim, 3, w.n_mixtures)
+    first = int(w.predicts_done) + int(w.predicts_reward)
+    mixture = out[:, first:].reshape(-1, w.latent_dim, 3, w.n_mixtures)
     logmix, mu, logstd = (mixture[:, :, i] for i in range(3))
     return step._replace(logmix=logmix, mu=mu, logstd=logstd)
 
@@ -102,23 +103,24 @@ def test_one_number_at_a_time_is_bitwise_the_vectors(gpu, name):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("reward", [False, True])
 @pytest.mark.parametrize("model", MODELS, ids=str)
-def test_step_parity(gpu, model, precision):
+def test_step_parity(gpu, model, reward, precision):
     *dims, n = model
-    weights = random_weights(*dims)
+    weights = random_weights(*dims, reward=reward)
     inputs = step_inputs(weights, n)
     expected = expected_step(weights, precision, *inputs)
     got = gpu.step(weights, precision, *inputs)
     for name, g, e in zip(expected._fields, got, expected, strict=True):
         assert (g is None) == (e is None)
         if g is not None:
-            exact = name in ("h", "c")
+            exact = name in ("h", "c", "reward")
             assert np.abs(g - e).max() <= TOLERANCE["fp32" if exact else precision], name
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_row_does_not_depend_on_the_others(gpu, precision):
-    weights = random_weights(9, 2, 50, 3, True)
+    weights = random_weights(9, 2, 50, 3, True, reward=True)
     inputs = step_inputs(weights, 21)
     whole = gpu.step(weights, precision, *inputs)
     for tiles in (2, 4):
@@ -137,11 +139,12 @@ def test_a_row_does_not_depend_on_the_others(gpu, precision):
     st.integers(1, 75),
     st.integers(1, 9),
     st.booleans(),
+    st.booleans(),
     st.integers(1, 20),
     st.sampled_from(PRECISIONS),
 )
-def test_step_parity_for_any_size(gpu, z, a, h, k, done, n, precision):
-    weights = random_weights(z, a, h, k, done, seed=z)
+def test_step_parity_for_any_size(gpu, z, a, h, k, done, reward, n, precision):
+    weights = random_weights(z, a, h, k, done, seed=z, reward=reward)
     inputs = step_inputs(weights, n)
     expected = expected_step(weights, precision, *inputs)
     for g, e in zip(gpu.step(weights, precision, *inputs), expected, strict=True):
@@ -149,7 +152,7 @@ def test_step_parity_for_any_size(gpu, z, a, h, k, done, n, precision):
 
 
 def test_numbers_beyond_half_precision_are_cut_not_infinite(gpu):
-    weights = random_weights(3, 1, 9, 2, True)
+    weights = random_weights(3, 1, 9, 2, True, reward=True)
     z, *rest = step_inputs(weights, 4)
     huge = z * np.float32(1e7)
     got = gpu.step(weights, "fp16", huge, *rest)
@@ -276,17 +279,36 @@ def test_plans_differ_in_what_stays_in_shared_memory(gpu):
     assert len(lengths) == 1
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("done", [False, True])
+def test_returns_agree_with_the_reference_however_dreams_are_run(gpu, done, precision):
+    weights = random_weights(6, 2, 70, 5, done, seed=2, done_bias=-2.0, reward=True)
+    inputs = dream_inputs(4, weights)
+    expected, steps = reference.dream_rollout(weights, *inputs, **SETTINGS)
+    first = None
+    for plan in PLANS:
+        got, lengths, _ = gpu.rollout(weights, precision, *inputs, **SETTINGS, **plan)
+        if first is None:
+            first = got, lengths
+        assert (got == first[0]).all(), plan
+        assert (lengths == first[1]).all(), plan
+    near = np.abs(first[0] - expected) < {"fp32": 1e-3, "fp16": 0.1}[precision]
+    assert near.mean() >= {"fp32": 0.95, "fp16": 0.7}[precision]
+    assert (len(np.unique(steps)) > 2) == done
+    assert len(np.unique(first[0])) > 0.9 * first[0].size
+
+
 def by_single_steps(gpu, weights, precision, spec, params, z, play):
     """The dream of one rollout per member from z on, put together from the other kernels."""
     n = len(params)
-    lengths = np.zeros(n, np.int32)
+    lengths, returns = np.zeros(n, np.int32), np.zeros(n, np.float32)
     h, c = (np.zeros((n, weights.hidden_dim), np.float32) for _ in range(2))
     alive = np.ones(n, bool)
     for t in range(play["max_steps"]):
         action = gpu.controller(spec, params, z, h, c)
-        restart = np.full(n, float(t == 0), np.float32)
+        restart = np.full(n, float(t == 0), np.float32) if weights.predicts_done else None
         step = gpu.step(weights, precision, z, action, h, c, restart)
-        logmix, mu, logstd, done_logit, h, c = step
+        logmix, mu, logstd, done_logit, h, c, reward = step
         noise = {"seed": play["seed"], "step": t}
         # All members have rollout 0's noise.
         z = np.concatenate(
@@ -296,22 +318,39 @@ def by_single_steps(gpu, weights, precision, spec, params, z, play):
             ]
         )
         lengths[alive] = t + 1
-        alive &= done_logit <= 0
-    return lengths
+        returns[alive] += np.float32(1) if reward is None else reward[alive]
+        if done_logit is not None:
+            alive &= done_logit <= 0
+    return returns, lengths
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_dream_is_bitwise_its_single_steps(gpu, precision):
-    weights = random_weights(6, 2, 40, 3, True, done_bias=-10.0)
-    weights.head_weight[0] *= 6  # so that members end at different times
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("reward", [False, True])
+def test_a_dream_is_bitwise_its_single_steps(gpu, reward, done, precision):
+    weights = random_weights(6, 2, 40, 3, done, done_bias=-10.0, reward=reward)
+    if done:
+        weights.head_weight[0] *= 6  # so that members end at different times
     spec, params, mu, _ = dream_inputs(12, weights)
     play = {**SETTINGS, "rollouts": 1, "max_steps": 20}
     first = (mu[:1], np.full((1, 6), -200.0, np.float32))  # exp(-100): z_0 is mu
-    got, _ = gpu.dream(weights, precision, spec, params, *first, **play, parts=2)
+    returns, lengths, _ = gpu.rollout(weights, precision, spec, params, *first, **play, parts=2)
     z = np.repeat(mu[:1], 12, axis=0)
     expected = by_single_steps(gpu, weights, precision, spec, params, z, play)
-    assert (got[:, 0] == expected).all()
-    assert len(np.unique(got)) > 2
+    assert (returns[:, 0] == expected[0]).all()
+    assert (lengths[:, 0] == expected[1]).all()
+    assert (len(np.unique(lengths)) > 2) == done
+    assert reward or (returns == lengths).all()
+
+
+def test_returns_of_more_rollouts_than_slots(gpu):
+    weights = random_weights(5, 1, 20, 2, True, done_bias=-2.0, reward=True)
+    inputs = dream_inputs(3, weights)
+    play = {**SETTINGS, "rollouts": 31}
+    few_slots, lengths, _ = gpu.rollout(weights, "fp16", *inputs, **play)
+    many_slots, *_ = gpu.rollout(weights, "fp16", *inputs, **play, tiles=4, parts=4, schedule=1)
+    assert (few_slots == many_slots).all()
+    assert len(np.unique(lengths)) > 3
 
 
 def test_more_rollouts_than_slots_and_fewer(gpu):
@@ -408,7 +447,8 @@ TOUR = """
     gpu = Emulator(sys.argv[1])
     play = {**SETTINGS, "max_steps": 4}
     for dims in ((25, 2, 70, 5, True), (3, 1, 5, 1, False)):
-        weights = random_weights(*dims, done_bias=-1.0)
+        # The larger one predicts both, the smaller one neither.
+        weights = random_weights(*dims, done_bias=-1.0, reward=dims[4])
         for spec in ({}, {"features": ("z", "h"), "hidden_units": 7}):
             inputs = dream_inputs(4, weights, **spec)
             for precision in ("fp16", "fp32"):

@@ -289,7 +289,7 @@ def test_what_cannot_be_exported():
 
 
 def test_our_own_arrays_go_through_every_op():
-    weights = random_weights(5, 2, 9, 3, True)
+    weights = random_weights(5, 2, 9, 3, True, reward=True)
     spec = random_spec(weights)
     params, z, action, h, c = (normals(i, 4, n) for i, n in enumerate((spec.n_params, 5, 2, 9, 9)))
 
@@ -309,12 +309,16 @@ def test_our_own_arrays_go_through_every_op():
         weights, spec, *own(params, z, z), rollouts=3, seed=1, temperature=1.0, max_steps=5
     )
     assert (returns.dtype, lengths.dtype) == ("float32", "int32")
-    np.testing.assert_array_equal(returns.numpy(), lengths.numpy())
+    on_host = ops.dream_rollout(
+        weights, spec, params, z, z, rollouts=3, seed=1, temperature=1.0, max_steps=5
+    )
+    np.testing.assert_array_equal(returns.numpy(), on_host[0])
+    np.testing.assert_array_equal(lengths.numpy(), on_host[1])
 
 
 def test_jax_in_gives_jax_out_without_copies():
     jax = pytest.importorskip("jax", reason="JAX is not installed")
-    weights = random_weights(5, 2, 9, 3, True)
+    weights = random_weights(5, 2, 9, 3, True, reward=True)
     inputs = [normals(i, 4, n) for i, n in enumerate((5, 2, 9, 9))]
     packed = ops.pack_mdn_rnn(
         dataclasses.replace(weights, bias=jax.numpy.asarray(weights.bias)), backend="generic"

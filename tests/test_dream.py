@@ -115,6 +115,34 @@ def test_one_step_is_the_references():
     sample = reference.mixture_sample(out.logmix, out.mu, out.logstd, 0.7, seed=3, step=9)
     for got, expected in zip(ours, (sample, out.h, out.c, out.done_logit > 0), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    *same, reward = dream.step_with_reward(z, action, h, c, restart, seed=3, t=9)
+    for got, expected in zip(same, ours, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(reward, np.ones(5, np.float32))  # this M predicts none
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_the_reward_is_the_one_that_m_predicts(done):
+    world = small_world(done, predicts_reward=True)
+    dream = world.dream()
+    rng = np.random.default_rng(0)
+    z, action, h, c = (rng.normal(size=(5, n)).astype(np.float32) for n in (4, 1, 8, 8))
+    restart = np.array([1, 0, 0, 1, 0], np.float32)
+    *_, reward = dream.step_with_reward(z, action, h, c, restart, seed=3, t=9)
+    out = reference.mdn_rnn_step(dream.weights, z, action, h, c, restart)
+    assert reward.dtype == np.float32
+    np.testing.assert_allclose(reward, out.reward, rtol=1e-5, atol=1e-5)
+
+
+def test_evaluate_adds_up_the_rewards_that_m_predicts():
+    world = small_world(predicts_reward=True)
+    with torch.no_grad():  # exactly 0.25 for each step
+        world.mdn_rnn.head.weight[1] = 0.0
+        world.mdn_rnn.head.bias[1] = 0.25
+    dream = world.dream(max_steps=60)
+    result = dream.evaluate(population(dream, 6), rollouts=5, seed=7)
+    np.testing.assert_array_equal(result.returns, 0.25 * result.lengths)
+    assert len(np.unique(result.lengths)) > 3
 
 
 @pytest.mark.parametrize(
@@ -210,6 +238,28 @@ def test_vector_env_lives_and_dies_as_the_dream():
     theirs = small_world().dream(max_steps=30, temperature=1.0).survival_of("left", 2000)
     spread = np.hypot(np.std(finished) / np.sqrt(len(finished)), theirs.std() / np.sqrt(2000))
     assert abs(np.mean(finished) - theirs.mean()) < 5 * spread + 0.3  # the last are cut off
+
+
+def test_vector_env_gives_the_rewards_that_m_predicts():
+    world = small_world(predicts_reward=True)
+    env = DreamVectorEnv(8, world=world, max_steps=20)
+    obs, _ = env.reset(seed=0)
+    ended = np.zeros(8, bool)
+    cells, ages = np.zeros((8, 8), np.float32), np.zeros(8)
+    some = []
+    for _ in range(60):
+        actions = np.full((8, 1), 0.5, np.float32)
+        z, h = obs[:, :4], obs[:, 4:]
+        out = reference.mdn_rnn_step(env.dream.weights, z, actions, h, cells, ages == 0)
+        obs, reward, terminated, truncated, _ = env.step(actions)
+        assert reward.dtype == np.float64
+        np.testing.assert_allclose(reward[~ended], out.reward[~ended], atol=1e-4)
+        assert not reward[ended].any()  # the step after an end resets
+        cells = np.where(ended[:, None], 0, out.c).astype(np.float32)
+        ages = np.where(ended, 0, ages + 1)
+        ended = terminated | truncated
+        some += reward.tolist()
+    assert np.std(some) > 0.01
 
 
 def test_vector_env_through_gymnasiums_own_door():

@@ -33,6 +33,12 @@ def doom_like():
     return random_weights(17, 1, 33, 3, True, seed=1, done_bias=-4.0)
 
 
+@pytest.fixture(scope="module")
+def rewarding():
+    """The same with rewards."""
+    return random_weights(17, 1, 33, 3, True, seed=1, done_bias=-4.0, reward=True)
+
+
 @pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
 def test_bitwise_the_same_for_threads_splits_and_runs(doom_like, backend, precision):
     model = ops.pack_mdn_rnn(doom_like, backend=backend, precision=precision)
@@ -53,20 +59,44 @@ def test_bitwise_the_same_for_threads_splits_and_runs(doom_like, backend, precis
             assert (again == returns[first : first + size]).all()
 
 
+@pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
+def test_returns_are_bitwise_the_same_for_threads_and_splits(rewarding, backend, precision):
+    model = ops.pack_mdn_rnn(rewarding, backend=backend, precision=precision)
+    spec, params, *initial = dream_inputs(24, rewarding)
+    returns, lengths = ops.dream_rollout(model, spec, params, *initial, **SETTINGS, threads=1)
+    assert returns.dtype == np.float32
+    assert lengths.dtype == np.int32
+    assert np.isfinite(returns).all()
+    assert len(np.unique(lengths)) > 8
+    assert len(np.unique(returns)) > 0.95 * returns.size
+    for threads in (2, 3, 8):
+        again, _ = ops.dream_rollout(model, spec, params, *initial, **SETTINGS, threads=threads)
+        assert (again == returns).all()
+    for size in (1, 5, 23):
+        for first in range(0, 24, size):
+            part = np.ascontiguousarray(params[first : first + size])
+            again, _ = ops.dream_rollout(model, spec, part, *initial, **SETTINGS, threads=2)
+            assert (again == returns[first : first + size]).all()
+    order = np.random.default_rng(0).permutation(24)
+    again, _ = ops.dream_rollout(model, spec, params[order], *initial, **SETTINGS, threads=2)
+    assert (again == returns[order]).all()
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backend", LEVELS)
 @pytest.mark.parametrize("members", [1, 2, 3, 6])
-def test_threads_that_share_each_step_change_nothing(doom_like, backend, members, precision):
+def test_threads_that_share_each_step_change_nothing(rewarding, backend, members, precision):
     """A few rollouts: the threads multiply parts of the same step."""
-    model = ops.pack_mdn_rnn(doom_like, backend=backend, precision=precision)
-    inputs = dream_inputs(members, doom_like)
+    model = ops.pack_mdn_rnn(rewarding, backend=backend, precision=precision)
+    inputs = dream_inputs(members, rewarding)
     settings = {**SETTINGS, "rollouts": 1, "max_steps": 300}
     for seed in range(8):
         settings["seed"] = seed
-        _, alone = ops.dream_rollout(model, *inputs, **settings, threads=1)
+        alone = ops.dream_rollout(model, *inputs, **settings, threads=1)
         for threads in (2, 3, 4, 9):
-            _, together = ops.dream_rollout(model, *inputs, **settings, threads=threads)
-            assert (together == alone).all()
+            together = ops.dream_rollout(model, *inputs, **settings, threads=threads)
+            for t, a in zip(together, alone, strict=True):
+                assert (t == a).all()
 
 
 def test_the_first_rollouts_do_not_depend_on_how_many_follow(doom_like):
@@ -96,6 +126,85 @@ def test_short_dreams_agree_with_the_reference_rollout_by_rollout(dims, spec, ba
         _, expected = reference.dream_rollout(weights, *inputs, **settings, precision=precision)
         assert (got == expected).mean() > 0.95  # one flipped component moves a whole rollout
         assert len(np.unique(got)) > 2
+
+
+@pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
+@pytest.mark.parametrize("done", [False, True])
+def test_returns_of_short_dreams_agree_with_the_references(done, backend, precision):
+    weights = random_weights(6, 2, 20, 5, done, done_bias=-2.0, reward=True)
+    model = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
+    inputs = dream_inputs(4, weights)
+    settings = {**SETTINGS, "max_steps": 12}
+    got, lengths = ops.dream_rollout(model, *inputs, **settings)
+    expected, steps = reference.dream_rollout(weights, *inputs, **settings, precision=precision)
+    assert (lengths == steps).mean() > 0.95
+    near = np.abs(got - expected) < {"fp32": 1e-3}.get(precision, 0.1)
+    assert near.mean() > 0.9
+    assert np.std(expected) > 1
+
+
+def by_single_steps(model, spec, params, z, rollouts, temperature, seed, max_steps):
+    """(returns, lengths) of a dream put together from the other kernels; noise is not common."""
+    n = len(params) * rollouts
+    z = np.repeat(z, n, axis=0)
+    h, c = (np.zeros((n, model.hidden_dim), np.float32) for _ in range(2))
+    returns, lengths = np.zeros(n, np.float32), np.zeros(n, np.int32)
+    alive = np.ones(n, bool)
+    for t in range(max_steps):
+        action = ops.controller_forward(spec, params, z, h, c, backend=model.backend)
+        restart = np.full(n, float(t == 0), np.float32) if model.predicts_done else None
+        step = ops.mdn_rnn_step(model, z, action, h, c, restart)
+        mixture = step.logmix, step.mu, step.logstd
+        z = ops.mixture_sample(*mixture, temperature, seed=seed, step=t, backend=model.backend)
+        h, c = step.h, step.c
+        lengths[alive] += 1
+        returns[alive] += np.float32(1) if step.reward is None else step.reward[alive]
+        if step.done_logit is not None:
+            alive &= step.done_logit <= 0
+    shape = len(params), rollouts
+    return returns.reshape(shape), lengths.reshape(shape)
+
+
+@pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
+@pytest.mark.parametrize("temperature", [1e-30, 1.15, 1e30])
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("reward", [False, True])
+def test_a_dream_is_bitwise_its_single_steps(reward, done, temperature, backend, precision):
+    weights = random_weights(6, 2, 40, 3, done, done_bias=-10.0, reward=reward)
+    if done:
+        weights.head_weight[0] *= 6  # so that rollouts end at different times
+    model = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
+    spec, params, mu, _ = dream_inputs(5, weights)
+    first = mu[:1], np.full((1, 6), -200.0, np.float32)  # exp(-100): z_0 is mu
+    play = {"rollouts": 7, "temperature": temperature, "seed": 3, "max_steps": 25}
+    returns, lengths = ops.dream_rollout(
+        model, spec, params, *first, **play, common_noise=False, threads=2
+    )
+    expected = by_single_steps(model, spec, params, mu[:1], **play)
+    assert (returns == expected[0]).all()
+    assert (lengths == expected[1]).all()
+    if temperature == 1.15:
+        assert (len(np.unique(lengths)) > 2) == done
+    assert reward or (returns == lengths).all()
+
+
+@pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
+def test_predicting_rewards_does_not_change_the_dream(rewarding, backend, precision):
+    without = dataclasses.replace(
+        rewarding,
+        head_weight=np.delete(rewarding.head_weight, 1, axis=0),
+        head_bias=np.delete(rewarding.head_bias, 1),
+        predicts_reward=False,
+    )
+    inputs = dream_inputs(5, rewarding)
+    results = [
+        ops.dream_rollout(
+            ops.pack_mdn_rnn(w, backend=backend, precision=precision), *inputs, **SETTINGS
+        )
+        for w in (rewarding, without)
+    ]
+    assert (results[0][1] == results[1][1]).all()
+    assert (results[1][0] == results[1][1]).all()
 
 
 @pytest.fixture(scope="module")

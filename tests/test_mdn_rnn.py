@@ -9,9 +9,9 @@ from worldmodels_fast import MDNRNN, ops, reference
 from worldmodels_fast.mdn_rnn import MDNRNNOutput, lstm_with_restarts, mixture_nll
 
 
-def small(predicts_done=True, seed=0):
+def small(predicts_done=True, seed=0, predicts_reward=False):
     torch.manual_seed(seed)
-    return MDNRNN(4, 2, 6, n_mixtures=3, predicts_done=predicts_done)
+    return MDNRNN(4, 2, 6, 3, predicts_done, predicts_reward)
 
 
 def inputs(steps, n, model, seed=0):
@@ -53,6 +53,23 @@ def test_the_lstm_is_torchs():
     torch.testing.assert_close(out.logstd, head[..., 2, :])
     torch.testing.assert_close((out.h, out.c), (h_end[0], c_end[0]))
     assert out.done_logit is None
+
+
+@pytest.mark.parametrize("predicts_done", [False, True])
+def test_the_heads_column_after_the_ends_is_the_reward(predicts_done):
+    model = small(predicts_done, predicts_reward=True)
+    assert model.head.out_features == 3 * 3 * 4 + predicts_done + 1
+    assert model.weight_ih.shape[1] == 4 + 2 + predicts_done  # no reward goes in
+    z, action, state = inputs(2, 3, model)
+    before = model(z, action, state)
+    assert before.reward.shape == (2, 3)
+    with torch.no_grad():
+        model.head.bias[int(predicts_done)] += 10
+    after = model(z, action, state)
+    torch.testing.assert_close(after.reward, before.reward + 10)
+    for name in ("logmix", "mu", "logstd", "done_logit", "h", "c"):
+        torch.testing.assert_close(getattr(after, name), getattr(before, name))
+    assert small(predicts_done)(z, action, state).reward is None
 
 
 def test_the_first_column_of_the_head_is_the_end():
@@ -171,8 +188,9 @@ def test_the_nll_is_that_of_a_mixture_of_normals():
 
 
 @pytest.mark.parametrize("predicts_done", [False, True])
-def test_the_kernels_take_its_weights(predicts_done):
-    model = small(predicts_done)
+@pytest.mark.parametrize("predicts_reward", [False, True])
+def test_the_kernels_take_its_weights(predicts_reward, predicts_done):
+    model = small(predicts_done, predicts_reward=predicts_reward)
     z, action, (h, c) = inputs(1, 5, model)
     restart = torch.tensor([1.0, 0, 0, 1, 0])
     # M forgets by itself where a sequence restarts; the step is given the state as it is to be.
@@ -190,10 +208,12 @@ def test_the_kernels_take_its_weights(predicts_done):
             np.testing.assert_allclose(getattr(step, name), getattr(expected, name)[0], atol=2e-5)
         np.testing.assert_allclose(step.h, expected.h, atol=2e-5)
         np.testing.assert_allclose(step.c, expected.c, atol=2e-5)
-        if predicts_done:
-            np.testing.assert_allclose(step.done_logit, expected.done_logit[0], atol=2e-5)
-        else:
-            assert step.done_logit is None
+        for name, predicted in (("done_logit", predicts_done), ("reward", predicts_reward)):
+            if predicted:
+                got, wanted = getattr(step, name), getattr(expected, name)[0]
+                np.testing.assert_allclose(got, wanted, atol=2e-5)
+            else:
+                assert getattr(step, name) is None
 
 
 def test_weights_there_and_back():
@@ -207,6 +227,8 @@ def test_weights_there_and_back():
     assert weights.bias.any()  # they are copies
     with pytest.raises(ValueError, match=r"predicts_done: this M's is False"):
         small(predicts_done=False).load_weights(weights)
+    with pytest.raises(ValueError, match=r"predicts_reward: this M's is True"):
+        small(predicts_reward=True).load_weights(weights)
 
 
 def test_fresh_weights():

@@ -74,14 +74,16 @@ def assert_same_step(got, expected, precision):
 
 
 @pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
+@pytest.mark.parametrize("reward", [False, True])
 @pytest.mark.parametrize("model", MODELS, ids=str)
-def test_mdn_rnn_step_parity(model, backend, precision):
+def test_mdn_rnn_step_parity(model, reward, backend, precision):
     *dims, n = model
-    weights = random_weights(*dims)
+    weights = random_weights(*dims, reward=reward)
     inputs = step_inputs(weights, n)
     packed = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
     assert packed.backend == backend
     assert packed.precision == precision
+    assert (packed.predicts_done, packed.predicts_reward) == (weights.predicts_done, reward)
     got = ops.mdn_rnn_step(packed, *inputs)
     expected = reference.mdn_rnn_step(weights, *inputs, precision=precision)
     assert_same_step(got, expected, precision)
@@ -89,7 +91,7 @@ def test_mdn_rnn_step_parity(model, backend, precision):
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_faster_precisions_are_near_and_smaller(precision):
-    weights = random_weights(64, 1, 512, 5, True)
+    weights = random_weights(64, 1, 512, 5, True, reward=True)
     inputs = step_inputs(weights, 30)
     exact = reference.mdn_rnn_step(weights, *inputs)
     packed = ops.pack_mdn_rnn(weights, precision=precision)
@@ -104,7 +106,7 @@ def test_faster_precisions_are_near_and_smaller(precision):
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_faster_precisions_are_the_same_numbers_on_every_backend(precision):
     """Where an instruction is missing, others add up the same numbers in the same order."""
-    weights = random_weights(19, 2, 45, 3, True)
+    weights = random_weights(19, 2, 45, 3, True, reward=True)
     inputs = step_inputs(weights, 70)
     steps = {
         backend: ops.mdn_rnn_step(
@@ -115,7 +117,7 @@ def test_faster_precisions_are_the_same_numbers_on_every_backend(precision):
     # The generic level has no fused multiply-add, not even for the gates.
     fused = [step for backend, step in steps.items() if backend != "generic"]
     for step in fused[1:]:
-        for name in ("logmix", "mu", "logstd", "h", "c"):  # the done logit is float32's
+        for name in ("logmix", "mu", "logstd", "h", "c"):  # done logit and reward are float32's
             assert (getattr(step, name) == getattr(fused[0], name)).all()
     for step in fused:
         assert_same_step(step, steps["generic"], precision)
@@ -175,12 +177,13 @@ def test_int8_stays_finite_beyond_its_range():
     h=st.integers(1, 70),
     k=st.integers(1, 7),
     done=st.booleans(),
+    reward=st.booleans(),
     n=st.integers(1, 60),
     combination=st.sampled_from(COMBINATIONS),
 )
-def test_every_shape_agrees_with_the_reference(z, a, h, k, done, n, combination):
+def test_every_shape_agrees_with_the_reference(z, a, h, k, done, reward, n, combination):
     backend, precision = combination
-    weights = random_weights(z, a, h, k, done)
+    weights = random_weights(z, a, h, k, done, reward=reward)
     inputs = step_inputs(weights, n)
     packed = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
     got = ops.mdn_rnn_step(packed, *inputs, threads=2)
@@ -190,6 +193,8 @@ def test_every_shape_agrees_with_the_reference(z, a, h, k, done, n, combination)
         expected = reference.mdn_rnn_step(weights, *inputs, precision=precision)
         assert_close("mdn_rnn_step", got.h, expected.h)
         assert_close("mdn_rnn_step", got.c, expected.c)
+        assert_close("mdn_rnn_step", got.done_logit, expected.done_logit)
+        assert_close("mdn_rnn_step", got.reward, expected.reward)
     sample = (got.logmix, got.mu, got.logstd, 0.7)
     assert_same_samples(
         ops.mixture_sample(*sample, seed=n, step=3, backend=backend),
@@ -204,7 +209,7 @@ def test_every_shape_agrees_with_the_reference(z, a, h, k, done, n, combination)
 
 @pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
 def test_a_row_does_not_depend_on_the_others(backend, precision):
-    weights = random_weights(19, 2, 45, 3, True)
+    weights = random_weights(19, 2, 45, 3, True, reward=True)
     packed = ops.pack_mdn_rnn(weights, backend=backend, precision=precision)
     inputs = step_inputs(weights, 120)
     whole = ops.mdn_rnn_step(packed, *inputs)
@@ -216,6 +221,28 @@ def test_a_row_does_not_depend_on_the_others(backend, precision):
         part = ops.mdn_rnn_step(packed, *(np.ascontiguousarray(x[rows]) for x in inputs))
         for w, p in zip(whole, part, strict=True):
             assert (w[rows] == p).all()
+
+
+@pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
+@pytest.mark.parametrize("done", [False, True])
+def test_the_reward_changes_nothing_else(done, backend, precision):
+    """The same M with and without the head's row of rewards: bit for bit."""
+    weights = random_weights(19, 2, 45, 3, done, reward=True)
+    without = dataclasses.replace(
+        weights,
+        head_weight=np.delete(weights.head_weight, int(done), axis=0),
+        head_bias=np.delete(weights.head_bias, int(done)),
+        predicts_reward=False,
+    )
+    inputs = step_inputs(weights, 20)
+    got, expected = (
+        ops.mdn_rnn_step(ops.pack_mdn_rnn(w, backend=backend, precision=precision), *inputs)
+        for w in (weights, without)
+    )
+    assert got.reward.shape == (20,)
+    assert expected.reward is None
+    for g, e in zip(got[:-1], expected[:-1], strict=True):
+        assert (g is None and e is None) or (g == e).all()
 
 
 def test_restart_none_is_zeros_and_plain_weights_will_do():
@@ -367,8 +394,9 @@ def test_features_that_the_controller_does_not_see_may_be_anything():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("done", [False, True])
-def test_outputs_may_be_given(done, precision):
-    weights = random_weights(19, 2, 45, 3, done)
+@pytest.mark.parametrize("reward", [False, True])
+def test_outputs_may_be_given(reward, done, precision):
+    weights = random_weights(19, 2, 45, 3, done, reward=reward)
     packed = ops.pack_mdn_rnn(weights, precision=precision)
     inputs = step_inputs(weights, 60)
     fresh = ops.mdn_rnn_step(packed, *inputs)
@@ -404,9 +432,19 @@ def test_bad_outputs(good):
         ({"logmix": step.mu}, ValueError, r"out: .*mu overlapping logmix"),
         ({"c": inputs["h"]}, ValueError, r"out: .*c overlapping h"),
         ({"c": None}, TypeError, r"out.c: .*got NoneType"),
+        ({"reward": None}, TypeError, r"out.reward: .*got NoneType"),
+        ({"reward": np.empty((n, 1), np.float32)}, ValueError, r"out.reward: .*\(N\) = \(5,\)"),
+        ({"reward": step.done_logit}, ValueError, r"out: .*reward overlapping done_logit"),
     ]:
         with pytest.raises(error, match=message):
             ops.mdn_rnn_step(weights, **inputs, out=step._replace(**change))
+    neither = random_weights(4, 2, 6, 3, False)
+    inputs_of_neither = {**inputs, "restart": None}
+    step_of_neither = ops.mdn_rnn_step(neither, **inputs_of_neither)
+    for name, what in (("done_logit", "the end of a rollout"), ("reward", "the reward")):
+        change = {name: np.empty(n, np.float32)}
+        with pytest.raises(ValueError, match=rf"out.{name}: expected None, .*not predict {what}"):
+            ops.mdn_rnn_step(neither, **inputs_of_neither, out=step_of_neither._replace(**change))
     shared = np.empty((n + 1, 6), np.float32)
     inputs["h"] = shared[:n]
     inputs["h"][:] = 0
@@ -434,7 +472,7 @@ def test_bad_outputs(good):
 
 
 def test_torch_in_torch_out():
-    weights = random_weights(4, 2, 6, 3, True)
+    weights = random_weights(4, 2, 6, 3, True, reward=True)
     tensors = dataclasses.replace(
         weights,
         **{
@@ -470,7 +508,7 @@ def test_torch_in_torch_out():
 
 @pytest.fixture
 def good():
-    weights = random_weights(4, 2, 6, 3, True)
+    weights = random_weights(4, 2, 6, 3, True, reward=True)
     return weights, dict(
         zip(("z", "action", "h", "c", "restart"), step_inputs(weights, 5), strict=True)
     )
@@ -530,6 +568,10 @@ def test_bad_weights(good):
     weights, inputs = good
     with pytest.raises(ValueError, match=r"weight_ih: .*\(4H, X\) = \(24, 7\)"):
         ops.pack_mdn_rnn(dataclasses.replace(weights, weight_ih=weights.weight_ih[:, :6].copy()))
+    with pytest.raises(
+        ValueError, match=r"head_weight: .*\(O, H\) = \(37, 6\), got shape \(38, 6\)"
+    ):
+        ops.pack_mdn_rnn(dataclasses.replace(weights, predicts_reward=False))
     with pytest.raises(ValueError, match="hidden_dim: expected 1 <= hidden_dim"):
         ops.pack_mdn_rnn(dataclasses.replace(weights, hidden_dim=0))
     with pytest.raises(TypeError, match=r"n_mixtures: expected an integer, got 2\.5"):

@@ -10,17 +10,17 @@ from worldmodels_fast.untrained import beside_untrained, reads_second_half, wide
 
 
 def test_it_predicts_what_the_trained_one_does():
-    trained = small_mdn_rnn()
+    trained = small_mdn_rnn(predicts_reward=True)
     state = torch.get_rng_state()
     both = beside_untrained(trained, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(3)
-    untrained = MDNRNN(4, 1, 8, n_mixtures=3, predicts_done=True)
+    untrained = MDNRNN(4, 1, 8, n_mixtures=3, predicts_done=True, predicts_reward=True)
     z, action = torch.randn(6, 2, 4), torch.rand(6, 2, 1)
     restart = torch.zeros(6, 2)
     restart[0] = 1
     out, expected = both(z, action, restart=restart), trained(z, action, restart=restart)
-    for name in ("logmix", "mu", "logstd", "done_logit"):
+    for name in ("logmix", "mu", "logstd", "done_logit", "reward"):
         torch.testing.assert_close(getattr(out, name), getattr(expected, name))
     beside = untrained(z, action, restart=restart)
     for name in ("h", "c"):

@@ -25,6 +25,7 @@ class PackedMDNRNN:
         hidden_dim: int,
         n_mixtures: int,
         predicts_done: bool,
+        predicts_reward: bool,
         backend: str,
         precision: str,
         device: int,
@@ -47,6 +48,8 @@ class PackedMDNRNN:
     def n_mixtures(self) -> int: ...
     @property
     def predicts_done(self) -> bool: ...
+    @property
+    def predicts_reward(self) -> bool: ...
 
 class PackedVAEEncoder:
     def __init__(

@@ -35,7 +35,8 @@ class DreamResult:
     """What P members lived through in R rollouts each; of the population's kind and device.
 
     Attributes:
-        returns: (P, R) float32, the sum of rewards: 1 for each step, the last included.
+        returns: (P, R) float32, the sum of the rewards that M predicts, in the environment's units;
+            of 1 for each step if it predicts none. The last step is included.
         lengths: (P, R) int32, steps.
     """
 
@@ -209,6 +210,27 @@ class Dream:
     ) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
         """One step of N rollouts at this dream's temperature: (z', h', c', done).
 
+        See `step_with_reward`.
+        """
+        z, h, c, done, _ = self.step_with_reward(z, action, h, c, restart, seed, t, threads=threads)
+        return z, h, c, done
+
+    def step_with_reward(
+        self,
+        z: Floats,
+        action: Floats,
+        h: Floats,
+        c: Floats,
+        restart: Floats,
+        seed: int,
+        t: int,
+        threads: int = 1,
+    ) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_], Floats]:
+        """One step of N rollouts at this dream's temperature: (z', h', c', done, reward).
+
+        The reward (N,) is what M expects the environment to give for the action, or 1 if M predicts
+        no reward.
+
         Args:
             z: (N, Z).
             action: (N, A).
@@ -226,7 +248,8 @@ class Dream:
             done = np.zeros(len(z), np.bool_)
         else:
             done = self._ends(out.done_logit, seed, t)
-        return z, out.h, out.c, done
+        reward = np.ones(len(z), np.float32) if out.reward is None else out.reward
+        return z, out.h, out.c, done, reward
 
     def _ends(self, logit: Floats, seed: int, t: int) -> npt.NDArray[np.bool_]:
         """Which of N rollouts end in step t."""
@@ -305,7 +328,8 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, Any]):
 
     Observation (Z + H,) float32: [z, h], what V would see now and M's memory from before it, the
     state that the paper's C acts on (without the cell). Action (A,) float32, each in the range that
-    the world's controller has (Take Cover: [-1, 1]). Reward 1 for each step, the last included.
+    the world's controller has (Take Cover: [-1, 1]). Reward: what M predicts, or 1 for each step if
+    it predicts none, the last included.
     Terminated when M says done, truncated after `max_steps`.
     Autoreset is Gymnasium's NEXT_STEP: the step after an end ignores its action, gives reward 0
     and the first observation of a new dream.
@@ -393,7 +417,7 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, Any]):
         if actions.shape != expected or not np.isfinite(actions).all():
             raise ValueError(f"actions: expected finite {expected}, got {actions.shape}")
         fresh = self._ended  # these begin a new dream in this step, whatever their action
-        z, h, c, done = self.dream.step(
+        z, h, c, done, reward = self.dream.step_with_reward(
             self._z,
             self.dream.squash.clip(actions),
             self._h,
@@ -414,7 +438,8 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv[Floats, Floats, Any]):
         truncated = (self._lengths >= self.dream.max_steps) & ~terminated
         self._ended = terminated | truncated
         # Gymnasium's own vector environments give rewards in float64.
-        return self._observations(), (~fresh).astype(np.float64), terminated, truncated, {}
+        rewards = np.where(fresh, 0.0, reward.astype(np.float64))
+        return self._observations(), rewards, terminated, truncated, {}
 
     def _observations(self) -> Floats:
         return np.concatenate([self._z, self._h], axis=1)

@@ -350,10 +350,10 @@ def pack_mdn_rnn(
     """Rearrange the weights of M once, into the order in which the kernels read them.
 
     The precision is that of the operands of the LSTM's and the head's matrix products: weights, h,
-    z, action and restart. Sums, the cell state, logits, the done logit, the controller and sampling
-    are float32 whatever it is. Every level of the CPU computes "fp32", "bf16" and "int8"; the last
-    two are faster where the machine has instructions for them ("avx512_bf16"). "cuda" computes
-    "fp32" and "fp16".
+    z, action and restart. Sums, the cell state, logits, the done logit, the reward, the controller
+    and sampling are float32 whatever it is. Every level of the CPU computes "fp32", "bf16" and
+    "int8"; the last two are faster where the machine has instructions for them ("avx512_bf16").
+    "cuda" computes "fp32" and "fp16".
 
     Args:
         weights: the parameters; they are copied.
@@ -368,7 +368,8 @@ def pack_mdn_rnn(
 
     Returns:
         A native object for `mdn_rnn_step` and `dream_rollout`, with the attributes backend, device,
-        precision, nbytes, latent_dim, action_dim, hidden_dim, n_mixtures and predicts_done.
+        precision, nbytes, latent_dim, action_dim, hidden_dim, n_mixtures, predicts_done and
+        predicts_reward.
 
     Raises:
         TypeError: an array is not float32.
@@ -387,8 +388,6 @@ def pack_mdn_rnn(
         precision = {"cuda": "fp16", "avx512_bf16": "bf16"}.get(level, "fp32")
     elif precision == "fastest":
         precision = {"cuda": "fp16", "avx512_bf16": "int8"}.get(level, "fp32")
-    if weights.predicts_reward:
-        raise NotImplementedError("predicts_reward: the kernels do not compute it yet")
     if level == "cuda":
         for name in ("weight_ih", "weight_hh", "bias", "head_weight", "head_bias"):
             _check_finite(name, getattr(weights, name))
@@ -403,6 +402,7 @@ def pack_mdn_rnn(
         hidden_dim=_integer("hidden_dim", weights.hidden_dim, low=1),
         n_mixtures=_integer("n_mixtures", weights.n_mixtures, low=1),
         predicts_done=bool(weights.predicts_done),
+        predicts_reward=bool(weights.predicts_reward),
         backend=level,
         precision=precision,
         device=-1 if index is None else index,
@@ -506,13 +506,14 @@ def mdn_rnn_step(
             out.c may be h and c themselves. None makes new arrays.
 
     Returns:
-        MDNRNNStep: logmix, mu, logstd (N, Z, K), done_logit (N,) or None, h, c (N, H); `out` if
-        that was given.
+        MDNRNNStep: logmix, mu, logstd (N, Z, K), done_logit (N,) or None, h, c (N, H), reward (N,)
+        or None; `out` if that was given.
 
     Raises:
         TypeError: an array is not float32.
         ValueError: a wrong shape, an array that is not C-contiguous, threads < 1, an array of `out`
-            that is read-only or overlaps another one.
+            that is read-only or overlaps another one, or that is for what the model does not
+            predict.
     """
     results = _core.mdn_rnn_step(
         model if type(model) is PackedMDNRNN else _packed(model, z),
@@ -650,10 +651,11 @@ def dream_rollout(
     """Run every member of a population in the dream, R rollouts each, in one native call.
 
     Step t of a rollout: a_t = C(z_t, h_t, c_t), then (h, c) = LSTM([z_t, a_t, restart = (t == 0)]),
-    the head, and z_{t+1} by `mixture_sample`; the reward is 1 per step, the last included. The
-    rollout ends when done_logit > done_threshold (or by chance, see done_temperature) or after
-    max_steps. h_0 = c_0 = 0; z_0 = mu[i] +
-    exp(logvar[i] / 2) * normal with i and the normals from the noise.
+    the head, and z_{t+1} by `mixture_sample`; the reward is the head's, or 1 if the model predicts
+    none. The rollout ends when done_logit > done_threshold (or by chance, see done_temperature) or
+    after max_steps; its return is the sum of the rewards in float32, step by step, the last
+    included. h_0 = c_0 = 0; z_0 = mu[i] + exp(logvar[i] / 2) * normal with i and the normals from
+    the noise.
 
     The result is bitwise the same for every number of threads and, with common_noise, every way of
     cutting the population into calls. Ctrl-C is answered within a second.
@@ -681,7 +683,8 @@ def dream_rollout(
             on it, bit for bit.
 
     Returns:
-        returns (P, R) float32, lengths (P, R) int32.
+        returns (P, R) float32, in the environment's units, which are the lengths if the model
+        predicts no reward; lengths (P, R) int32, steps.
 
     Raises:
         TypeError: an array is not float32.

@@ -125,8 +125,8 @@ PackedModel make_packed_model(const py::object& weight_ih, const py::object& wei
                               const py::object& bias, const py::object& head_weight,
                               const py::object& head_bias, int64_t latent_dim, int64_t action_dim,
                               int64_t hidden_dim, int64_t n_mixtures, bool predicts_done,
-                              const std::string& backend, const std::string& precision,
-                              int device) {
+                              bool predicts_reward, const std::string& backend,
+                              const std::string& precision, int device) {
   const Precision parsed = parse_precision(precision);
   if (parsed == Precision::kInt8 &&
       (hidden_dim > kMaxInt8Hidden || latent_dim + action_dim > kMaxInt8Inputs)) {
@@ -141,8 +141,9 @@ PackedModel make_packed_model(const py::object& weight_ih, const py::object& wei
   const Place place = level != nullptr ? kCpu : select_cuda_device(device);
   const int64_t done = predicts_done ? 1 : 0;
   const int64_t gates = 4 * hidden_dim, inputs = latent_dim + action_dim + done;
-  const int64_t outputs = 3 * n_mixtures * latent_dim + done;
-  const MdnRnnDims dims{latent_dim, action_dim, hidden_dim, n_mixtures, predicts_done};
+  const int64_t outputs = 3 * n_mixtures * latent_dim + done + (predicts_reward ? 1 : 0);
+  const MdnRnnDims dims{latent_dim, action_dim,    hidden_dim,
+                        n_mixtures, predicts_done, predicts_reward};
   Border border(Target{place, "where the model will be"});
   const auto read_weight = [&](const py::object& weight, const char* name,
                                std::initializer_list<Axis> axes) {
@@ -283,12 +284,21 @@ py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const p
   py::object logmix = output_at(0, "out.logmix", mixture, &a.logmix);
   py::object mu = output_at(1, "out.mu", mixture, &a.mu);
   py::object logstd = output_at(2, "out.logstd", mixture, &a.logstd);
-  py::object done_logit = py::none();
-  if (d.predicts_done) {
-    done_logit = output_at(3, "out.done_logit", {{"N", n}}, &a.done_logit);
-  }
+  const auto outcome_at = [&](size_t i, const char* name, bool predicted, const char* what,
+                              float** data) -> py::object {
+    if (predicted) return output_at(i, name, {{"N", n}}, data);
+    if (!out.is_none() && !py::reinterpret_borrow<py::tuple>(out)[i].is_none()) {
+      throw py::value_error(std::string(name) +
+                            ": expected None, because this model does not predict " + what +
+                            "; leave it out");
+    }
+    return py::none();
+  };
+  py::object done_logit =
+      outcome_at(3, "out.done_logit", d.predicts_done, "the end of a rollout", &a.done_logit);
   py::object h_next = output_at(4, "out.h", state, &a.h_next);
   py::object c_next = output_at(5, "out.c", state, &a.c_next);
+  py::object reward = outcome_at(6, "out.reward", d.predicts_reward, "the reward", &a.reward);
   const int64_t m = n * d.latent * d.mixtures;
   if (!out.is_none()) {
     // A block of rows is read before it is written, so h and c may be updated in place.
@@ -298,7 +308,8 @@ py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const p
                     {"logstd", a.logstd, m},
                     {"done_logit", a.done_logit, n},
                     {name_h, a.h_next, n * d.hidden},
-                    {name_c, a.c_next, n * d.hidden}},
+                    {name_c, a.c_next, n * d.hidden},
+                    {"reward", a.reward, n}},
                    {{"z", a.z, n * d.latent},
                     {"action", a.action, n * d.action},
                     {name_h, a.h, n * d.hidden},
@@ -321,12 +332,13 @@ py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const p
       staged.out(&a.done_logit, n);
       staged.out(&a.h_next, n * d.hidden);
       staged.out(&a.c_next, n * d.hidden);
+      staged.out(&a.reward, n);
       cuda::mdn_rnn_step(model.view(), a, border.computes_on(), border.stream());
       staged.finish();
     }
   }
   border.launched();
-  return out.is_none() ? py::make_tuple(logmix, mu, logstd, done_logit, h_next, c_next)
+  return out.is_none() ? py::make_tuple(logmix, mu, logstd, done_logit, h_next, c_next, reward)
                        : py::reinterpret_borrow<py::tuple>(out);
 }
 

@@ -37,7 +37,8 @@ PackedModel make_packed_model(const py::object& weight_ih, const py::object& wei
                               const py::object& bias, const py::object& head_weight,
                               const py::object& head_bias, int64_t latent_dim, int64_t action_dim,
                               int64_t hidden_dim, int64_t n_mixtures, bool predicts_done,
-                              const std::string& backend, const std::string& precision, int device);
+                              bool predicts_reward, const std::string& backend,
+                              const std::string& precision, int device);
 
 // V's packed encoder, for a level of the CPU.
 struct EncoderModel {

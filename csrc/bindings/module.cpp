@@ -11,7 +11,8 @@ PYBIND11_MODULE(_core, m) {
                                "M's weights in the order in which one backend reads them.")
       .def(py::init(&wmf::make_packed_model), py::kw_only(), "weight_ih"_a, "weight_hh"_a, "bias"_a,
            "head_weight"_a, "head_bias"_a, "latent_dim"_a, "action_dim"_a, "hidden_dim"_a,
-           "n_mixtures"_a, "predicts_done"_a, "backend"_a, "precision"_a, "device"_a)
+           "n_mixtures"_a, "predicts_done"_a, "predicts_reward"_a, "backend"_a, "precision"_a,
+           "device"_a)
       .def_property_readonly("backend", &wmf::PackedModel::backend)
       .def_property_readonly("device", &wmf::PackedModel::device)
       .def_property_readonly("precision", &wmf::PackedModel::precision_name)
@@ -22,7 +23,9 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("n_mixtures",
                              [](const wmf::PackedModel& p) { return p.dims.mixtures; })
       .def_property_readonly("predicts_done",
-                             [](const wmf::PackedModel& p) { return p.dims.predicts_done; });
+                             [](const wmf::PackedModel& p) { return p.dims.predicts_done; })
+      .def_property_readonly("predicts_reward",
+                             [](const wmf::PackedModel& p) { return p.dims.predicts_reward; });
 
   py::class_<wmf::EncoderModel>(m, "PackedVAEEncoder",
                                 "The weights of V's encoder in the order of one backend.")

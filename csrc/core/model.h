@@ -9,13 +9,15 @@
 
 namespace wmf {
 
-// M = LSTM + mixture density head. X = Z + A (+ 1), O = 3 K Z (+ 1); the +1 if predicts_done.
+// M = LSTM + mixture density head. X = Z + A (+ 1 if predicts_done), O = 3 K Z (+ 1 if
+// predicts_done) (+ 1 if predicts_reward).
 struct MdnRnnDims {
   int64_t latent;    // Z
   int64_t action;    // A
   int64_t hidden;    // H
   int64_t mixtures;  // K
   bool predicts_done;
+  bool predicts_reward;
 };
 
 // M's parameters as the user gives them; row-major, borrowed.
@@ -24,8 +26,8 @@ struct MdnRnnWeights {
   const float* weight_ih;  // (4H, X), gates i, f, g, o; inputs z, action, restart
   const float* weight_hh;  // (4H, H)
   const float* bias;       // (4H)
-  const float*
-      head_weight;         // (O, H), done logit first, then per latent [logmix K | mu K | logstd K]
+  // (O, H): done logit, reward, then per latent [logmix K | mu K | logstd K].
+  const float* head_weight;
   const float* head_bias;  // (O)
 };
 
@@ -84,6 +86,7 @@ struct StepArrays {
   float* done_logit;     // (N), null unless predicts_done
   float* h_next;         // (N, H)
   float* c_next;         // (N, H)
+  float* reward;         // (N), null unless predicts_reward
 };
 
 // Tempered samples for N rows.
@@ -141,7 +144,7 @@ struct DreamArrays {
   float done_threshold;
   float done_temperature;  // >= 0
   bool common_noise;       // rollout r of every member shares its noise
-  float* returns;          // (P, R)
+  float* returns;          // (P, R), sums of the rewards that M predicts; else the lengths
   int32_t* lengths;        // (P, R)
 };
 

@@ -14,6 +14,7 @@ struct Slot {
   int64_t rollout;    // member * R + r: where its result goes
   uint32_t noise_id;  // the rollout word of its noise
   uint32_t step;      // t
+  float rewards;      // those that M has predicted, added up step by step
   float* controller;  // packed parameters, this slot's own
 };
 
@@ -34,6 +35,7 @@ bool start_rollout(const DreamArrays& a, const Layout& l, DreamProgress* progres
   slot->rollout = n;
   slot->noise_id = static_cast<uint32_t>(a.common_noise ? n % a.rollouts : n);
   slot->step = 0;
+  slot->rewards = 0.0f;
   pack_controller(a.spec, a.params + n / a.rollouts * a.n_params, slot->controller);
 
   const MdnRnnDims& d = a.model.dims;
@@ -119,6 +121,7 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, Dream
       float* row = step.next.x + s * l.row;
       const uint32_t length = slot.step + 1;
       const bool done = d.predicts_done && is_done(a, slot, done_logit(l, packed, row));
+      if (d.predicts_reward) slot.rewards += reward(l, packed, row);
       if (!done && length < static_cast<uint32_t>(a.max_steps)) {
         sample_row(l, d.mixtures, step.out + s * head_row(l), tau, a.seed, slot.noise_id, slot.step,
                    row + l.hidden);
@@ -127,7 +130,7 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, Dream
         ++s;
         continue;
       }
-      a.returns[slot.rollout] = static_cast<float>(length);
+      a.returns[slot.rollout] = d.predicts_reward ? slot.rewards : static_cast<float>(length);
       a.lengths[slot.rollout] = static_cast<int32_t>(length);
       if (start_rollout<Format>(a, l, progress, &slot, step.next, s, step.cell)) {
         ++s;

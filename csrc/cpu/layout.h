@@ -9,6 +9,7 @@
 //   LSTM: panel p holds the gates i, f, g, o of the hidden units p W ... p W + W - 1;
 //   head: latents in groups of W, per group 3 K vectors (logmix, mu, logstd, each K); vector v of
 //   all groups is in panel v / 4.
+// The head's outcomes, the done logit and the reward, are apart: rows of floats in every format.
 #pragma once
 
 #include "cpu/formats.h"
@@ -40,8 +41,11 @@ struct Layout {
   int64_t word_row;        // distance between rows of words
   int64_t hidden_words, words;
   int64_t lstm_panels, head_panels;
+  int64_t outcomes;     // the head's rows before the mixtures: done logit, reward
+  int64_t outcome_row;  // distance between their weights
   // Offsets into the packed weights, in words.
-  int64_t lstm_constants, lstm_weights, head_constants, head_weights, done_weights, done_bias, size;
+  int64_t lstm_constants, lstm_weights, head_constants, head_weights;
+  int64_t outcome_weights, outcome_biases, size;
 };
 
 template <class Format>
@@ -61,9 +65,11 @@ WMF_INLINE Layout layout(const MdnRnnDims& d) {
   l.lstm_weights = l.lstm_constants + aligned(l.lstm_panels * Format::kConstants * 4 * W);
   l.head_constants = l.lstm_weights + aligned(l.lstm_panels * l.words * 4 * W);
   l.head_weights = l.head_constants + aligned(l.head_panels * Format::kConstants * 4 * W);
-  l.done_weights = l.head_weights + aligned(l.head_panels * l.hidden_words * 4 * W);
-  l.done_bias = l.done_weights + aligned(d.predicts_done ? l.hidden : 0);
-  l.size = l.done_bias + aligned(1);
+  l.outcomes = (d.predicts_done ? 1 : 0) + (d.predicts_reward ? 1 : 0);
+  l.outcome_row = aligned(l.hidden);
+  l.outcome_weights = l.head_weights + aligned(l.head_panels * l.hidden_words * 4 * W);
+  l.outcome_biases = l.outcome_weights + l.outcomes * l.outcome_row;
+  l.size = l.outcome_biases + aligned(l.outcomes);
   return l;
 }
 
@@ -100,11 +106,10 @@ void pack_mdn_rnn(const MdnRnnWeights& w, float* packed) {
     }
   }
 
-  const int64_t first = d.predicts_done ? 1 : 0;
   const int64_t per_latent = 3 * d.mixtures;
   for (int64_t z = 0; z < d.latent; ++z) {
     for (int64_t j = 0; j < per_latent; ++j) {
-      const int64_t row = first + z * per_latent + j;
+      const int64_t row = l.outcomes + z * per_latent + j;
       const int64_t vector = z / W * per_latent + j;
       const int64_t panel = vector / 4, lane = vector % 4 * W + z % W;
       const auto weight = [&](int64_t k) {
@@ -115,9 +120,10 @@ void pack_mdn_rnn(const MdnRnnWeights& w, float* packed) {
                    packed + l.head_constants + panel * Format::kConstants * 4 * W + lane);
     }
   }
-  if (d.predicts_done) {
-    for (int64_t k = 0; k < d.hidden; ++k) packed[l.done_weights + k] = w.head_weight[k];
-    packed[l.done_bias] = w.head_bias[0];
+  for (int64_t i = 0; i < l.outcomes; ++i) {
+    float* row = packed + l.outcome_weights + i * l.outcome_row;
+    for (int64_t k = 0; k < d.hidden; ++k) row[k] = w.head_weight[i * d.hidden + k];
+    packed[l.outcome_biases + i] = w.head_bias[i];
   }
 }
 

@@ -106,8 +106,19 @@ WMF_INLINE void write_hidden(const Layout& l, const Rows& rows, int64_t row) {
   }
 }
 
+// The head's row i of those before the mixtures.
+WMF_INLINE float outcome(const Layout& l, const float* packed, int64_t i, const float* h) {
+  const float* weights = packed + l.outcome_weights + i * l.outcome_row;
+  return sum(dot(h, weights, l.hidden)) + packed[l.outcome_biases + i];
+}
+
+// Only of an M that predicts it, both.
 WMF_INLINE float done_logit(const Layout& l, const float* packed, const float* h) {
-  return sum(dot(h, packed + l.done_weights, l.hidden)) + packed[l.done_bias];
+  return outcome(l, packed, 0, h);
+}
+
+WMF_INLINE float reward(const Layout& l, const float* packed, const float* h) {
+  return outcome(l, packed, l.outcomes - 1, h);
 }
 
 // All latents of one row of `head`'s output -> z (l.latent). `out` is overwritten.
@@ -174,6 +185,7 @@ void step_rows(const PackedMdnRnn& m, const StepArrays& a, int64_t row_begin, in
       copy(a.h_next + n * d.hidden, h, d.hidden);
       copy(a.c_next + n * d.hidden, s.cell + r * l.hidden, d.hidden);
       if (d.predicts_done) a.done_logit[n] = done_logit(l, m.data, h);
+      if (d.predicts_reward) a.reward[n] = reward(l, m.data, h);
       for (int64_t z = 0; z < d.latent; ++z) {
         const float* from = s.out + r * head_row(l) + z / W * 3 * d.mixtures * W + z % W;
         const int64_t to = (n * d.latent + z) * d.mixtures;

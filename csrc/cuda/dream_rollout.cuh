@@ -6,9 +6,8 @@
 // In a group of G blocks each owns 1 / G of the units and of the latents, for all slots, and all of
 // them hold all rows. A step:
 //   control  every block computes all actions from the parts of the controllers' sums
-//   LSTM     of the own units; h goes to all blocks, and so do the parts of the controllers' and
-//   the
-//            done logits' sums that come from them                        -> the group meets
+//   LSTM     of the own units; h goes to all blocks, and so do the parts of the controllers', the
+//            done logits' and the rewards' sums that come from them       -> the group meets
 //   head     of the own latents, sampled on the spot; z and its parts go to all blocks. Meanwhile
 //            the group's first block finds out which rollouts end, and says in every block's mail
 //            what becomes of each slot                                    -> the group meets
@@ -69,6 +68,7 @@ struct DreamBlock {
   WMF_DEVICE uint32_t* noise_id() const { return at<uint32_t>(task.shared.noise_id); }
   WMF_DEVICE int* member() const { return at<int>(task.shared.member); }
   WMF_DEVICE int* step() const { return at<int>(task.shared.step); }
+  WMF_DEVICE float* rewards() const { return at<float>(task.shared.rewards); }
   WMF_DEVICE float* cell() const { return at<float>(task.shared.cell); }
   WMF_DEVICE float* unit_part(int which, int block, int slot) const {
     const int blocks = task.model.unit_blocks;
@@ -178,7 +178,7 @@ WMF_DEVICE void update_units(const DreamBlock& b, const Sums<kTiles>& sums, cons
   }
 }
 
-// What the units of one chunk mean to the other blocks, the controllers and the done logits.
+// What the units of one chunk mean to the other blocks, the controllers and the outcomes.
 template <class Operand>
 WMF_DEVICE void publish_units(const DreamBlock& b, int next, int first, int count) {
   const DreamTask& t = b.task;
@@ -200,7 +200,6 @@ WMF_DEVICE void publish_units(const DreamBlock& b, int next, int first, int coun
     }
   }
   // Four threads to a unit block of a slot.
-  const float* done_weights = t.packed + t.model.done_weights;
   const bool sees_units = l.h >= 0 || l.c >= 0;
   for (int i = thread_index(); i < count * s.slots * 4; i += kThreads) {
     const int quarter = i % 4, slot = i / 4 % s.slots, block = i / 4 / s.slots;
@@ -222,9 +221,11 @@ WMF_DEVICE void publish_units(const DreamBlock& b, int next, int first, int coun
       if (j < l.outputs) {
         sum = unit_products(l, params, unit, j, x);
       } else {
+        const float* weights =
+            t.packed + t.model.outcome_weights + (j - l.outputs) * t.model.outcome_row;
         WMF_UNROLL
         for (int k = 0; k < kUnitsOfQuarter; ++k) {
-          sum = fma(read_only(done_weights + unit + 4 * k), x.h[k], sum);
+          sum = fma(read_only(weights + unit + 4 * k), x.h[k], sum);
         }
       }
       sum = sum_of_four(sum);
@@ -255,6 +256,17 @@ WMF_DEVICE void publish_latent(const DreamBlock& b, int next, int slot, int late
   }
 }
 
+// The done logit (0) or the reward of a slot, from its parts.
+WMF_DEVICE float slot_outcome(const DreamBlock& b, int next, int slot, int which) {
+  const PackedLayout& l = b.task.model;
+  float result =
+      read_only(b.task.packed + l.outcome_weights + which * l.outcome_row + l.padded_hidden);
+  for (int k = 0; k < l.unit_blocks; ++k) {
+    result += b.unit_part(next, k, slot)[b.task.control.outputs + which];
+  }
+  return result;
+}
+
 // The first block of the group: which rollouts have ended, and what comes after them.
 WMF_DEVICE void find_ends(const DreamBlock& b, int next, bool stopped) {
   const DreamTask& t = b.task;
@@ -265,18 +277,15 @@ WMF_DEVICE void find_ends(const DreamBlock& b, int next, bool stopped) {
       const int step = b.step()[slot];
       bool done = false;
       if (t.model.done != 0) {
-        float logit = read_only(t.packed + t.model.done_weights + t.model.padded_hidden);
-        for (int k = 0; k < t.model.unit_blocks; ++k) {
-          logit += b.unit_part(next, k, slot)[t.control.outputs];
-        }
-        const float above = logit - t.done_threshold;
+        const float above = slot_outcome(b, next, slot, 0) - t.done_threshold;
         done = t.done_temperature == 0.0f
                    ? above > 0.0f
                    : ends(t.seed, b.noise_id()[slot], static_cast<uint32_t>(step),
                           above / t.done_temperature);
       }
+      if (t.model.reward != 0) b.rewards()[slot] += slot_outcome(b, next, slot, t.model.done);
       if (done || step + 1 >= t.max_steps) {
-        t.returns[rollout] = static_cast<float>(step + 1);
+        t.returns[rollout] = t.model.reward != 0 ? b.rewards()[slot] : static_cast<float>(step + 1);
         t.lengths[rollout] = step + 1;
         mail = stopped ? t.total : take_one(t.next_rollout);
         if (mail >= t.total) mail = kEmpty;
@@ -306,6 +315,7 @@ WMF_DEVICE bool refill(const DreamBlock& b, int next) {
         b.noise_id()[slot] = static_cast<uint32_t>(t.common_noise ? mail % t.rollouts : mail);
         b.member()[slot] = static_cast<int>(mail / t.rollouts);
         b.step()[slot] = 0;
+        if (t.model.reward != 0) b.rewards()[slot] = 0.0f;
       }
     }
   }

@@ -38,21 +38,24 @@ inline int round_up(int64_t n, int multiple) {
 }
 
 struct PackedLayout {
-  int latent, action, hidden, mixtures, done;  // Z, A, H, K, 1 if predicts_done
-  int operand_bytes;                           // 2 or 4
-  int stage_depth;                             // numbers along k in a stage
-  int padded_hidden;                           // Hp
-  int depth;                                   // length of a row
-  int row_bytes;                               // between rows in shared memory: 16 * an odd number
+  int latent, action, hidden, mixtures;  // Z, A, H, K
+  int done, reward;                      // 1 if M predicts it
+  int outcomes;       // done + reward: the head's rows before the mixtures, in floats
+  int operand_bytes;  // 2 or 4
+  int stage_depth;    // numbers along k in a stage
+  int padded_hidden;  // Hp
+  int depth;          // length of a row
+  int row_bytes;      // between rows in shared memory: 16 * an odd number
   int unit_blocks, latent_blocks;
   int head_block_pairs;          // pairs of a latent block
   int lstm_stages, head_stages;  // of one pair
   // Offsets in floats.
-  int64_t lstm_weights;  // [pair][stage][256]
-  int64_t lstm_bias;     // [pair][32]
-  int64_t head_weights;  // [pair][stage][256]
-  int64_t head_bias;     // [pair][32]
-  int64_t done_weights;  // [Hp], and the bias
+  int64_t lstm_weights;     // [pair][stage][256]
+  int64_t lstm_bias;        // [pair][32]
+  int64_t head_weights;     // [pair][stage][256]
+  int64_t head_bias;        // [pair][32]
+  int64_t outcome_weights;  // [outcome][outcome_row]: Hp weights, the bias, zeros
+  int outcome_row;
   int64_t size;
 };
 
@@ -64,6 +67,8 @@ inline PackedLayout packed_layout(const MdnRnnDims& d, Precision precision) {
   l.hidden = static_cast<int>(d.hidden);
   l.mixtures = static_cast<int>(d.mixtures);
   l.done = d.predicts_done ? 1 : 0;
+  l.reward = d.predicts_reward ? 1 : 0;
+  l.outcomes = l.done + l.reward;
   l.operand_bytes = precision == Precision::kFp16 ? 2 : 4;
   l.stage_depth = precision == Precision::kFp16 ? 16 : 8;
   l.padded_hidden = round_up(d.hidden, kUnitBlock);
@@ -80,8 +85,9 @@ inline PackedLayout packed_layout(const MdnRnnDims& d, Precision precision) {
   l.lstm_bias = l.lstm_weights + lstm_pairs * l.lstm_stages * kStageFloats;
   l.head_weights = l.lstm_bias + lstm_pairs * kPairRows;
   l.head_bias = l.head_weights + head_pairs * l.head_stages * kStageFloats;
-  l.done_weights = l.head_bias + head_pairs * kPairRows;
-  l.size = l.done_weights + l.padded_hidden + 32;
+  l.outcome_weights = l.head_bias + head_pairs * kPairRows;
+  l.outcome_row = l.padded_hidden + 32;
+  l.size = l.outcome_weights + int64_t{l.outcomes} * l.outcome_row;
   return l;
 }
 
@@ -150,7 +156,7 @@ struct DreamLayout {
   int head_chunk;      // latent blocks, likewise
   int resident;        // stages of each stream's weights that stay in shared memory
   int ring;            // stages in flight for the others: 4 or 8
-  int partials;        // per (block, slot): outputs of the controller's layer, then the done logit
+  int partials;        // per (block, slot): outputs of the controller's layer, followed by outcomes
   int rows[2];         // [slot] rows of operands, of this step and the next
   int cell;            // [own unit][slot] c
   int hidden;          // [unit of the chunk][slot] h
@@ -163,6 +169,7 @@ struct DreamLayout {
   int noise_id;        // [slot]
   int member;          // [slot]
   int step;            // [slot]
+  int rewards;         // [slot], the sum so far, in the group's first block
   int resident_weights;  // [stream][resident] stages
   int ring_weights;      // [stream][ring] stages
   int size;
@@ -193,7 +200,7 @@ inline DreamLayout dream_layout(const PackedLayout& m, const ControlLayout& c, i
   l.lstm_chunk = own_units < 2 ? own_units : 2;
   l.head_chunk = m.head_block_pairs < kWarps ? kWarps / m.head_block_pairs : 1;
   if (l.head_chunk > own_latents) l.head_chunk = own_latents;
-  l.partials = c.outputs + m.done;
+  l.partials = c.outputs + m.outcomes;
 
   int64_t next = 0;
   const auto take = [&next](int64_t bytes) {
@@ -219,6 +226,7 @@ inline DreamLayout dream_layout(const PackedLayout& m, const ControlLayout& c, i
   l.noise_id = take(slots * 4);
   l.member = take(slots * 4);
   l.step = take(slots * 4);
+  l.rewards = take(m.reward != 0 ? slots * 4 : 0);
 
   const int64_t all = stages_per_stream(m, group, shape.streams);
   const int lstm_pairs = own_units * kPairsPerUnitBlock;

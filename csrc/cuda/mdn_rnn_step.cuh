@@ -92,10 +92,10 @@ WMF_DEVICE void lstm_rows(const StepTask& t) {
   }
 }
 
-// The done logit of a row, by one warp.
-WMF_DEVICE float done_logit(const PackedLayout& l, const float* packed, const float* h) {
-  const float* weights = packed + l.done_weights;
-  float logit = read_only(weights + l.padded_hidden);
+// Outcome i of a row, by one warp.
+WMF_DEVICE float outcome(const PackedLayout& l, const float* packed, int i, const float* h) {
+  const float* weights = packed + l.outcome_weights + i * l.outcome_row;
+  float result = read_only(weights + l.padded_hidden);
   for (int block = 0; block < l.unit_blocks; block += 8) {
     const int unit = (block + lane() / 4) * kUnitBlock + lane() % 4;
     float sum = 0.0f;
@@ -105,9 +105,9 @@ WMF_DEVICE float done_logit(const PackedLayout& l, const float* packed, const fl
       const bool exists = u < l.hidden;
       sum = fma(exists ? read_only(weights + u) : 0.0f, exists ? h[u] : 0.0f, sum);
     }
-    logit = add_in_order(logit, sum_of_four(sum), l.unit_blocks - block);
+    result = add_in_order(result, sum_of_four(sum), l.unit_blocks - block);
   }
-  return logit;
+  return result;
 }
 
 template <class Operand, int kTiles>
@@ -123,12 +123,13 @@ WMF_DEVICE void head_rows(const StepTask& t) {
     const float x = exists ? a.h_next[(first_row + row) * l.hidden + k] : 0.0f;
     reinterpret_cast<Number*>(rows + row * l.row_bytes)[k] = Operand::make(x);
   }
-  if (l.done != 0 && block_y() == 0) {
-    for (int i = warp_index(); i < kTiles * 8; i += kWarps) {
-      const int64_t row = first_row + i;
+  if (block_y() == 0) {
+    for (int i = warp_index(); i < kTiles * 8 * l.outcomes; i += kWarps) {
+      const int64_t row = first_row + i / l.outcomes;
       if (row >= a.rows) break;
-      const float logit = done_logit(l, t.packed, a.h_next + row * l.hidden);
-      if (lane() == 0) a.done_logit[row] = logit;
+      const int which = i % l.outcomes;
+      const float x = outcome(l, t.packed, which, a.h_next + row * l.hidden);
+      if (lane() == 0) (which < l.done ? a.done_logit : a.reward)[row] = x;
     }
   }
   sync_block();

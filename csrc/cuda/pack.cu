@@ -44,7 +44,8 @@ CudaModel::CudaModel(const MdnRnnWeights& weights, bool on_device, Precision pre
     copies.back().upload(from);
     return static_cast<const float*>(copies.back().get());
   };
-  const int64_t done = d.predicts_done ? 1 : 0, outputs = 3 * d.mixtures * d.latent + done;
+  const int64_t done = task.model.done;
+  const int64_t outputs = 3 * d.mixtures * d.latent + task.model.outcomes;
   task.weights.weight_ih = place(weights.weight_ih, 4 * d.hidden * (d.latent + d.action + done));
   task.weights.weight_hh = place(weights.weight_hh, 4 * d.hidden * d.hidden);
   task.weights.bias = place(weights.bias, 4 * d.hidden);

@@ -34,7 +34,7 @@ WMF_DEVICE int64_t head_row(const PackedLayout& l, int pair, int row) {
   const int in_block = pair % l.head_block_pairs * kPairRows + row;
   const int latent = block * kLatentBlock + in_block / mixture_rows;
   if (in_block >= kLatentBlock * mixture_rows || latent >= l.latent) return -1;
-  return l.done + int64_t{latent} * mixture_rows + in_block % mixture_rows;
+  return l.outcomes + int64_t{latent} * mixture_rows + in_block % mixture_rows;
 }
 
 WMF_DEVICE float head_weight(const PackTask& t, int pair, int row, int k) {
@@ -77,14 +77,15 @@ WMF_DEVICE void pack(const PackTask& t) {
       x = stage_word(l, static_cast<int>((n - l.head_weights) % kStageFloats),
                      static_cast<int>(stage % l.head_stages) * l.stage_depth,
                      [&](int row, int k) { return head_weight(t, pair, row, k); });
-    } else if (n < l.done_weights) {
+    } else if (n < l.outcome_weights) {
       const int i = static_cast<int>(n - l.head_bias);
       const int64_t row = head_row(l, i / kPairRows, i % kPairRows);
       if (row >= 0) x = t.weights.head_bias[row];
-    } else if (l.done != 0) {
-      const int i = static_cast<int>(n - l.done_weights);
-      if (i < l.hidden) x = t.weights.head_weight[i];
-      if (i == l.padded_hidden) x = t.weights.head_bias[0];
+    } else {
+      const int row = static_cast<int>(n - l.outcome_weights) / l.outcome_row;
+      const int i = static_cast<int>(n - l.outcome_weights) % l.outcome_row;
+      if (i < l.hidden) x = t.weights.head_weight[row * l.hidden + i];
+      if (i == l.padded_hidden) x = t.weights.head_bias[row];
     }
     t.packed[n] = x;
   }

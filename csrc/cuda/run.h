@@ -21,12 +21,13 @@
 // Rounding in Precision::kFp16, for the reference: the operands of the LSTM's and the head's matrix
 // products are rounded to IEEE half precision, to nearest, ties to even, magnitudes above 65504 cut
 // to 65504, denormals kept:
-//   - weight_ih, weight_hh and head_weight, but for the done logit's row, which stays float;
+//   - weight_ih, weight_hh and head_weight, but for the done logit's and the reward's rows, which
+//     stay float;
 //   - h, z, action and restart where they enter a product: the LSTM's h is the last step's rounded,
 //     the head's h is the new one rounded.
 // Nothing else is rounded: products are exact in float, sums, biases, the gates, c, the h that the
-// controller and the done logit read and that mdn_rnn_step returns, z for the controller, the
-// controller, the logits and sampling are float. kBf16 and kInt8 are refused with
+// controller, the done logit and the reward read and that mdn_rnn_step returns, z for the
+// controller, the controller, the logits and sampling are float. kBf16 and kInt8 are refused with
 // std::invalid_argument.
 #pragma once
 

@@ -41,7 +41,9 @@ void with_kernel(Precision precision, int tiles, const Function& f) {
 }
 
 // What Python hands over: numbers as int64, in the order of core/model.h.
-MdnRnnDims dims_of(const int64_t* d) { return MdnRnnDims{d[0], d[1], d[2], d[3], d[4] != 0}; }
+MdnRnnDims dims_of(const int64_t* d) {
+  return MdnRnnDims{d[0], d[1], d[2], d[3], d[4] != 0, d[5] != 0};
+}
 Precision precision_of(int half) { return half != 0 ? Precision::kFp16 : Precision::kFp32; }
 
 // numbers: Z, H, A, U, bias; squash: [scale A | shift A | low A | high A].
@@ -77,14 +79,15 @@ const char* pack(const int64_t* dims, int half, const float* const* weights, flo
   return play({3, 1, 1, kThreads, 0}, 0, [&] { wmf::cuda::pack(task); });
 }
 
-// inputs: z, action, h, c, restart; outputs: logmix, mu, logstd, done_logit, h_next, c_next.
+// inputs: z, action, h, c, restart; outputs: logmix, mu, logstd, done_logit, h_next, c_next,
+// reward.
 const char* step(const int64_t* dims, int half, const float* packed, int64_t rows,
                  const float* const* inputs, float* const* outputs, int tiles, uint32_t seed) {
   StepArrays a{};
   a.rows = rows;
   a.z = inputs[0], a.action = inputs[1], a.h = inputs[2], a.c = inputs[3], a.restart = inputs[4];
   a.logmix = outputs[0], a.mu = outputs[1], a.logstd = outputs[2], a.done_logit = outputs[3];
-  a.h_next = outputs[4], a.c_next = outputs[5];
+  a.h_next = outputs[4], a.c_next = outputs[5], a.reward = outputs[6];
   const StepTask task = {packed_layout(dims_of(dims), precision_of(half)), packed, a};
   const PackedLayout& l = task.model;
   const auto shared = static_cast<size_t>(step_shared_bytes(l, tiles * 8));
