@@ -205,9 +205,40 @@ def test_an_agents_episodes_can_be_played_again_from_their_actions(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"shard_episodes": 0}, "shard_episodes: expected"), ({"sigma": -0.1}, "sigma: expected")],
+    [
+        ({"shard_episodes": 0}, "shard_episodes: expected"),
+        ({"sigma": -0.1}, "sigma: expected"),
+        ({"spread": 0.9}, "spread: expected a number from 1"),
+    ],
 )
 def test_an_agents_bad_settings_are_named(tmp_path, change, message):
     settings = {"shard_episodes": 2, "sigma": 0.1, "seed": 1, **change}
     with pytest.raises(ValueError, match=message):
         collect_with_agent(tmp_path, load_pretrained("take-cover"), [0], **settings)
+
+
+def test_an_agents_noise_is_as_wide_as_it_is_told(tmp_path):
+    world = load_pretrained("take-cover")
+    best = world.controller.flat.detach().numpy()
+
+    class Game:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *raised):
+            pass
+
+        def play(self, members, episodes, on_episode, on_step):
+            self.sizes = (members - best).std(1)
+
+    def sizes(**settings):
+        game = Game()
+        world.game = lambda **kwargs: game
+        collect_with_agent(tmp_path, world, range(40), 5, sigma=0.1, seed=1, **settings)
+        return game.sizes
+
+    same, spread = sizes(), sizes(spread=10.0)
+    np.testing.assert_allclose(same, 0.1, rtol=0.1)
+    assert 0.009 < spread.min() < 0.02
+    assert 0.07 < spread.max() < 0.11
+    assert np.median(spread) == pytest.approx(0.1 / 10**0.5, rel=0.3)

@@ -97,7 +97,9 @@ def test_what_a_round_goes_on_from_must_fit(base, tmp_path):
         run_stage("collect", second_round(base, tmp_path / "b"))
 
 
-@pytest.mark.parametrize("change", [{"episodes": 0}, {"sigma": -1.0}, {"sigma": float("nan")}])
+@pytest.mark.parametrize(
+    "change", [{"episodes": 0}, {"sigma": -1.0}, {"sigma": float("nan")}, {"spread": 0.5}]
+)
 def test_bad_settings_of_a_round_are_named(change):
     with pytest.raises(ValueError, match="round: expected `episodes` from 1 and a finite `sigma`"):
         dataclasses.replace(make_recipe("take-cover-quick"), round=RoundConfig(**change))

@@ -403,7 +403,7 @@ def test_the_loss_is_averaged_over_what_is_known():
     latents = made_up_latents([7, 5, 6, 8])
     model = MDNRNN(3, 1, 4, n_mixtures=2, predicts_done=True)
     (chunk,) = sequence_chunks(latents, 2, 12, seed=(3,), sample=False)
-    z_loss, done_loss, (h, c) = mdn_rnn_loss(model, chunk, None, done_weight=10.0)
+    (z_loss, done_loss, _), (h, c) = mdn_rnn_loss(model, chunk, None, RNNConfig(done_weight=10.0))
     out = model(chunk.z, chunk.action, None, chunk.restart)
     nll, cross_entropy = [], []
     for t in range(12):

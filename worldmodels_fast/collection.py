@@ -188,6 +188,7 @@ def collect_with_agent(
     *,
     sigma: float,
     seed: int,
+    spread: float = 1.0,
     n_params: int | None = None,
     to_params: Callable[[Floats], Floats] = lambda noise: noise,
     vae_precision: VAEPrecision = "fp32",
@@ -207,19 +208,22 @@ def collect_with_agent(
         shard_episodes: episodes in each.
         sigma: standard deviation of the noise on C's parameters.
         seed: the run's seed.
+        spread: each episode's own sigma is log-uniform from sigma / spread to sigma.
         n_params: how many parameters were searched for; None for C's own.
         to_params: takes noise (P, n_params) on those to noise on C's own.
         vae_precision: of V, while the agent plays; see `PackedEncoder`.
         on_shard: called with (episodes, frames seen, frames kept) of each finished shard.
 
     Raises:
-        ValueError: sigma below 0, or fewer than one episode in a shard.
+        ValueError: sigma below 0, spread below 1, or fewer than one episode in a shard.
         RuntimeError: an episode failed three times.
     """
     if shard_episodes < 1:
         raise ValueError(f"shard_episodes: expected at least 1, got {shard_episodes}")
     if not sigma >= 0:
         raise ValueError(f"sigma: expected a number from 0, got {sigma}")
+    if not spread >= 1:
+        raise ValueError(f"spread: expected a number from 1, got {spread}")
     data.remove_unfinished(folder)
     done = set(data.finished_shards(folder))
     missing = [shard for shard in shards if shard not in done]
@@ -232,7 +236,8 @@ def collect_with_agent(
     for shard in missing:
         rng = np.random.default_rng((seed, _AGENT_STREAM, shard))
         for _ in range(shard_episodes):
-            noise = np.float32(sigma) * rng.standard_normal((1, n_searched), dtype=np.float32)
+            size = sigma if spread == 1 else sigma * spread ** -rng.uniform()
+            noise = np.float32(size) * rng.standard_normal((1, n_searched), dtype=np.float32)
             members.append(best + to_params(noise)[0])
             env_seed, player_seed = rng.integers(2**31, size=2).tolist()
             episodes.append(Episode(env_seed, player_seed, member=len(episodes)))

@@ -8,6 +8,7 @@ file per shard. Frames are only ever read a few shards at a time.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import queue
@@ -301,6 +302,7 @@ class Latents:
         actions: float32 (N, A).
         lengths: int64 (E,), steps of each episode.
         terminated: bool (E,), whether each ended by itself.
+        rewards: float32 (N,), the game's for each action; None in stores of earlier versions.
     """
 
     mu: npt.NDArray[np.float16]
@@ -308,6 +310,7 @@ class Latents:
     actions: Floats
     lengths: npt.NDArray[np.int64]
     terminated: npt.NDArray[np.bool_]
+    rewards: Floats | None = None
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
@@ -326,12 +329,16 @@ def write_latents(folder: Path, shard: int, latents: Latents) -> None:
         "lengths": latents.lengths,
         "terminated": latents.terminated,
     }
+    if latents.rewards is not None:
+        arrays["rewards"] = latents.rewards
     unfinished.write_bytes(save(arrays))  # `save_file`'s would be for its owner's eyes only
     os.replace(unfinished, shard_path(folder, shard, ".safetensors"))
 
 
 def read_latents(folder: Path, shards: Sequence[int]) -> Latents:
     """Read shards of latents and join them: about 260 bytes for each step at Z = 64.
+
+    There are rewards if all of these shards have them.
 
     Raises:
         ValueError: no shards.
@@ -345,7 +352,29 @@ def read_latents(folder: Path, shards: Sequence[int]) -> Latents:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such shard; run the stage `encode` first")
         parts.append(load_file(path))
-    return Latents(**{key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+    keys = set.intersection(*map(set, parts))
+    return Latents(**{key: np.concatenate([part[key] for part in parts]) for key in keys})
+
+
+def add_rewards(folder: Path, shard: int, episodes: Path) -> None:
+    """Write a shard of latents anew, with the rewards of its episodes, if it has none yet.
+
+    Where it is a link to another run's, that one is left as it is.
+
+    Raises:
+        FileNotFoundError: there is no such shard, or its episodes are not there.
+        ValueError: they are not the episodes that were encoded.
+    """
+    latents = read_latents(folder, [shard])
+    if latents.rewards is not None:
+        return
+    rewards = [episode.rewards for episode in read_episodes(episodes, shard)]
+    if [len(each) for each in rewards] != latents.lengths.tolist():
+        raise ValueError(
+            f"{shard_path(episodes, shard)}: its episodes are not those of "
+            f"{shard_path(folder, shard, '.safetensors')}; encode them again"
+        )
+    write_latents(folder, shard, dataclasses.replace(latents, rewards=np.concatenate(rewards)))
 
 
 def first_latents(latents: Latents, limit: int) -> tuple[Floats, Floats]:

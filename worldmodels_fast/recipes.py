@@ -113,7 +113,9 @@ class FidelityConfig:
         policies: fixed policies that play both.
         real_episodes: of each policy in the game.
         dream_episodes: of each policy in the dream, at temperature 1.
-        warn_factor: the run warns where dream and game differ by more than this factor.
+        warn_factor: the run warns where dream and game differ by more than this factor. (Returns
+            may be of either sign: where they are compared, by as much of the game's mean, or of
+            its scores' standard deviation if that is larger.)
     """
 
     policies: tuple[str, ...] = FIDELITY_POLICIES
@@ -147,18 +149,22 @@ class RoundConfig:
     """A further round, beyond the paper: what an evolved agent plays teaches M what its dream hid.
 
     The run takes over the episodes and V of another one, adds episodes that the other's agent plays
-    in the real game, and M goes on from the other's.
+    in the real game, and M goes on from the other's. If only this M predicts rewards, that is what
+    it learns on top.
 
     Attributes:
         base: folder of the run whose world it goes on from; empty for a first round.
         episodes: those that its agent plays.
         sigma: standard deviation of the noise on its parameters, as CMA-ES searches for them, anew
             for each episode: a search visits the agent's neighbours, too.
+        spread: each episode has a sigma of its own, log-uniform from sigma / spread to sigma; 1 for
+            the same in all. So both the agent and worse players than it are seen.
     """
 
     base: str = ""
     episodes: int = 1_500
     sigma: float = 0.05
+    spread: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -218,10 +224,12 @@ class RunConfig:
         for policy in (*self.collect.policies, *self.fidelity.policies):
             make_policy(policy)
         self.quality.check()
-        if self.round.episodes < 1 or not 0 <= self.round.sigma < math.inf:
+        further = self.round
+        sizes = 0 <= further.sigma < math.inf and 1 <= further.spread < math.inf
+        if further.episodes < 1 or not sizes:
             raise ValueError(
-                "round: expected `episodes` from 1 and a finite `sigma` from 0, got "
-                f"{self.round.episodes} and {self.round.sigma}"
+                "round: expected `episodes` from 1 and a finite `sigma` from 0 and `spread` from "
+                f"1, got {further.episodes}, {further.sigma} and {further.spread}"
             )
         for precision in (self.vae.precision, self.rnn.precision, self.evaluate.vae_precision):
             products_in_bf16(precision)
@@ -229,6 +237,12 @@ class RunConfig:
             raise ValueError(
                 f"evolve.precision: expected one of {', '.join(PRECISIONS)}, "
                 f"got {self.evolve.precision!r}"
+            )
+        limit = self.rnn.reward_limit
+        if not 0 < self.rnn.reward_weight < math.inf or not (limit is None or limit > 0):
+            raise ValueError(
+                "rnn: expected a finite `reward_weight` above 0 and a `reward_limit` above 0 or "
+                f"none, got {self.rnn.reward_weight} and {limit}"
             )
         self.evolve.check(self.controller_spec().n_params)
         self._check_where()
@@ -255,10 +269,11 @@ class RunConfig:
     def _check_where(self) -> None:
         """Check that C's score means something where it is evolved."""
         in_game = self.evolve.where == "game"
-        if not in_game and not self.rnn.predicts_done:
+        if not (in_game or self.rnn.predicts_done or self.rnn.predicts_reward):
             raise ValueError(
-                "evolve.where: expected 'game', since M predicts no end (rnn.predicts_done) and "
-                f"all dreams are of the same length, got {self.evolve.where!r}"
+                "evolve.where: expected 'game', since M predicts no end (rnn.predicts_done) and no "
+                "reward (rnn.predicts_reward), and all dreams are worth the same, got "
+                f"{self.evolve.where!r}"
             )
         if in_game and (self.gap.every or self.sweep.temperatures):
             raise ValueError(
@@ -527,6 +542,39 @@ def take_cover_second_round(base: RunConfig | None = None) -> RunConfig:
     )
 
 
+def car_racing_dream(base: RunConfig | None = None) -> RunConfig:
+    """Beyond the paper: M predicts rewards, too, and C is evolved in the car's dream.
+
+    The paper evolves this game's C in the game. A dream of what random policies see knows no
+    driving, so the run goes on from another one: its agent and noisy neighbours of it play the
+    episodes that are added (the agent was evolved in the game; the new C begins from nothing, and
+    all rewards that it meets are M's). A third of the first round's episodes ends by leaving the
+    field at -100, which is 92% of the variance of all rewards; limited to -10, it is 10%.
+    """
+    base = base or car_racing_quick()
+    return dataclasses.replace(
+        base,
+        recipe="car-racing-dream",
+        # The last of these episodes' shards is the 40th, which is held out from training.
+        round=RoundConfig(base=f"runs/{base.recipe}", episodes=400, sigma=0.06, spread=10.0),
+        rnn=dataclasses.replace(
+            base.rnn, predicts_reward=True, reward_limit=10.0, epochs=10, learning_rate=1e-3
+        ),
+        controller=dataclasses.replace(base.controller, features=("z", "h"), search="features"),
+        evolve=EvolveConfig(
+            generations=100,
+            sigma0=0.03,
+            temperature=1.0,
+            max_steps=1000,
+            eval_every=10,
+            eval_rollouts=256,
+            precision="auto",
+        ),
+        fidelity=FidelityConfig(policies=("uniform", "held-random", "random-linear", "still")),
+        gap=GapConfig(every=10),
+    )
+
+
 def _begins_wider(base: RunConfig) -> EvolveConfig:
     """Let a C that sees z alone begin with actions as large as those of one that sees h, too.
 
@@ -572,8 +620,10 @@ ABLATIONS: dict[str, Callable[[RunConfig | None], RunConfig]] = _by_name(
 )
 """Recipes that change one thing of another run, by default of the game's quick one."""
 
-ROUNDS: dict[str, Callable[[RunConfig | None], RunConfig]] = _by_name(take_cover_second_round)
-"""Recipes that go on from another run's world, by default from `take-cover-quick`."""
+ROUNDS: dict[str, Callable[[RunConfig | None], RunConfig]] = _by_name(
+    take_cover_second_round, car_racing_dream
+)
+"""Recipes that go on from another run's world, by default from that of the game's quick one."""
 
 OF_ANOTHER_RUN = {**ABLATIONS, **ROUNDS}
 

@@ -12,10 +12,10 @@ import json
 import math
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -76,6 +76,8 @@ class RNNConfig:
         hidden_dim: H.
         n_mixtures: K.
         predicts_done: whether M also predicts the end of an episode.
+        predicts_reward: whether M also predicts the reward of each step (beyond the paper): a dream
+            then returns the sum of what it predicts.
         epochs: passes over the latents (paper, Doom: 400).
         batch: sequences side by side (paper: 100).
         chunk: steps of each before the gradient is cut (paper: 500 for Doom).
@@ -83,6 +85,11 @@ class RNNConfig:
         final_learning_rate: reached by a half cosine at the last step.
         gradient_clip: gradients are clipped to +- this, by value (paper: 1).
         done_weight: weight of a step that ends an episode in the cross-entropy (paper: 10).
+        reward_weight: of the squared error of the predicted reward against the nats of z. The
+            head's row for it learns alike whatever it is (Adam divides it out); it says how much
+            of M's memory is bent to rewards.
+        reward_limit: rewards beyond +- this count as this; None for no limit. A rare large one
+            (CarRacing's -100 for leaving the field) is all that a squared error sees.
         precision: of the matrix products.
         latent: "sample" draws z anew for each batch (paper); "mu" takes the mean.
         checkpoint_every: steps between checkpoints.
@@ -93,6 +100,7 @@ class RNNConfig:
     hidden_dim: int = 512
     n_mixtures: int = 5
     predicts_done: bool = True
+    predicts_reward: bool = False
     epochs: int = 400
     batch: int = 100
     chunk: int = 500
@@ -100,6 +108,8 @@ class RNNConfig:
     final_learning_rate: float = 1e-5
     gradient_clip: float = 1.0
     done_weight: float = 10.0
+    reward_weight: float = 0.5
+    reward_limit: float | None = None
     precision: Precision = "auto"
     latent: Literal["sample", "mu"] = "sample"
     checkpoint_every: int = 20
@@ -361,6 +371,8 @@ def encode_episodes(
 ) -> None:
     """Write V's mu and logvar of every frame, for each shard that `latents` does not hold yet.
 
+    Actions and rewards are copied beside them: M's training reads nothing else.
+
     Args:
         episodes: folder of episode shards.
         latents: folder of latent shards, made if absent.
@@ -383,7 +395,7 @@ def encode_episodes(
     for shard in shards:
         if shard in done:
             continue
-        mus, logvars, actions, lengths, terminated = [], [], [], [], []
+        mus, logvars, actions, rewards, lengths, terminated = [], [], [], [], [], []
         for episode in data.read_episodes(episodes, shard):
             # A whole episode's activations would be gigabytes.
             for frames in torch.split(torch.from_numpy(episode.frames), ENCODE_BATCH):
@@ -392,6 +404,7 @@ def encode_episodes(
                 mus.append(mu.half().cpu().numpy())
                 logvars.append(logvar.half().cpu().numpy())
             actions.append(episode.actions)
+            rewards.append(episode.rewards)
             lengths.append(len(episode))
             terminated.append(episode.terminated)
         data.write_latents(
@@ -403,6 +416,7 @@ def encode_episodes(
                 actions=np.concatenate(actions),
                 lengths=np.asarray(lengths),
                 terminated=np.asarray(terminated),
+                rewards=np.concatenate(rewards),
             ),
         )
         on_shard(sum(lengths))
@@ -423,6 +437,8 @@ class Sequences:
         has_next: float32 (T, B), 0 on an episode's last step, whose next_z means nothing.
         done: float32 (T, B), 1 on a step that ended its episode.
         done_known: float32 (T, B), 0 where a time limit cut the episode.
+        reward: float32 (T, B), the game's for this step's action, known on an episode's last step,
+            too; None where the store has no rewards.
     """
 
     z: Tensor
@@ -432,6 +448,7 @@ class Sequences:
     has_next: Tensor
     done: Tensor
     done_known: Tensor
+    reward: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -443,12 +460,14 @@ class DeviceLatents:
         mu: float16 (N, Z), or None.
         logvar: likewise.
         actions: float32 (N, A), likewise.
+        rewards: float32 (N,), likewise, or None where there are none.
     """
 
     device: torch.device
     mu: Tensor | None = None
     logvar: Tensor | None = None
     actions: Tensor | None = None
+    rewards: Tensor | None = None
 
     @classmethod
     def of(cls, latents: data.Latents, device: torch.device) -> DeviceLatents | None:
@@ -456,10 +475,14 @@ class DeviceLatents:
         if device.type == "cpu":
             return None
         free, _ = torch.cuda.mem_get_info(device)
-        arrays = (latents.mu, latents.logvar, latents.actions)
-        if sum(x.nbytes for x in arrays) > free / 2:
+        arrays = {
+            name: array
+            for name in ("mu", "logvar", "actions", "rewards")
+            if (array := getattr(latents, name)) is not None
+        }
+        if sum(x.nbytes for x in arrays.values()) > free / 2:
             return cls(device)
-        return cls(device, *(torch.from_numpy(x).to(device) for x in arrays))
+        return cls(device, **{k: torch.from_numpy(x).to(device) for k, x in arrays.items()})
 
 
 def sequence_chunks(
@@ -533,31 +556,64 @@ def sequence_chunks(
             has_next=1 - is_last,
             done=is_done,
             done_known=1 - is_last * (1 - is_done),
+            reward=(
+                None
+                if latents.rewards is None
+                else pick(latents.rewards, source[:-1], store.rewards)
+            ),
         )
 
 
-def mdn_rnn_loss(
-    model: MDNRNN, chunk: Sequences, state: tuple[Tensor, Tensor] | None, done_weight: float
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Return (z loss, done loss, state after the chunk).
+class RNNLosses(NamedTuple):
+    """M's losses on a chunk.
 
-    The z loss is the negative log-likelihood in nats, averaged over batch, time and dimension; the
-    done loss is the cross-entropy with the ends weighted `done_weight` times, averaged over steps.
+    Attributes:
+        z: negative log-likelihood in nats, averaged over batch, time and dimension.
+        done: cross-entropy with the ends weighted, averaged over steps; 0 where M predicts no end.
+        reward: squared error of the reward, averaged over steps; 0 where M predicts none.
+    """
+
+    z: Tensor
+    done: Tensor
+    reward: Tensor
+
+
+def mdn_rnn_loss(
+    model: MDNRNN, chunk: Sequences, state: tuple[Tensor, Tensor] | None, config: RNNConfig
+) -> tuple[RNNLosses, tuple[Tensor, Tensor]]:
+    """Return the losses and the state after the chunk.
+
+    Raises:
+        ValueError: M predicts rewards, and the chunk has none.
     """
     output = model(chunk.z, chunk.action, state, chunk.restart)
     nll = mixture_nll(output, chunk.next_z).mean(-1)
     z_loss = (nll * chunk.has_next).sum() / chunk.has_next.sum().clamp_min(1)
-    done_loss = z_loss.new_zeros(())
+    done_loss = reward_loss = z_loss.new_zeros(())
     if output.done_logit is not None:
         each = F.binary_cross_entropy_with_logits(
             output.done_logit,
             chunk.done,
-            pos_weight=chunk.done.new_full((), done_weight),
+            pos_weight=chunk.done.new_full((), config.done_weight),
             weight=chunk.done_known,
             reduction="sum",
         )
         done_loss = each / chunk.done_known.sum().clamp_min(1)
-    return z_loss, done_loss, (output.h.detach(), output.c.detach())
+    if output.reward is not None:
+        if chunk.reward is None:
+            raise ValueError("chunk: M predicts rewards, and these sequences have none")
+        # Rewards are sparse (a new tile of CarRacing's track), and a return is the sum of their
+        # means: only a squared error is least at the mean.
+        reward_loss = F.mse_loss(output.reward, limited(chunk.reward, config))
+    losses = RNNLosses(z_loss, done_loss, reward_loss)
+    return losses, (output.h.detach(), output.c.detach())
+
+
+def limited(reward: Tensor, config: RNNConfig) -> Tensor:
+    """Return rewards as M learns them; see `RNNConfig.reward_limit`."""
+    if config.reward_limit is None:
+        return reward
+    return reward.clamp(-config.reward_limit, config.reward_limit)
 
 
 def train_mdn_rnn(
@@ -571,19 +627,22 @@ def train_mdn_rnn(
 ) -> MDNRNN:
     """Train M on the latents, or go on from `checkpoint`.
 
-    Reports (z loss in nats per dimension and done loss, on training and held-out sequences) go to
-    `on_step` and to the log beside the checkpoint, `*.log.jsonl`.
+    Reports (z loss in nats per dimension, done loss, and reward loss where M predicts rewards, on
+    training and held-out sequences) go to `on_step` and to the log beside the checkpoint,
+    `*.log.jsonl`.
 
     Args:
         latents: folder of latent shards.
         checkpoint: file of the training's state, made if absent.
         config: see `RNNConfig`.
         seed: the run's seed.
-        start: an M of the same sizes whose weights are the first ones; None for fresh ones.
+        start: an M of the same sizes whose weights are the first ones; None for fresh ones. If it
+            predicts no reward and this M does, the reward's begin at 0.
         on_step: called after every step with the metrics known so far.
 
     Raises:
-        ValueError: no latents, or fewer steps than sequences in a batch.
+        ValueError: no latents, fewer steps than sequences in a batch, or a store without the
+            rewards that M is to predict.
         FloatingPointError: the loss is not finite.
     """
     shards = data.finished_shards(latents, ".safetensors")
@@ -592,6 +651,12 @@ def train_mdn_rnn(
     training_shards, held_out_shards = data.split_held_out(shards)
     training = data.read_latents(latents, training_shards)
     held_out = data.read_latents(latents, held_out_shards)
+    if config.predicts_reward and (training.rewards is None or held_out.rewards is None):
+        raise ValueError(
+            f"{latents}: there are no rewards in here, which rnn.predicts_reward needs: an earlier "
+            "version encoded these episodes; delete stages/encode.json and latents in the run's "
+            "folder, and run the stage `encode` again"
+        )
     seed = seed + config.seed_offset
     torch.manual_seed(seed)
     model = MDNRNN(
@@ -600,9 +665,10 @@ def train_mdn_rnn(
         config.hidden_dim,
         config.n_mixtures,
         config.predicts_done,
+        config.predicts_reward,
     )
     if start is not None:
-        model.load_weights(start.weights())
+        go_on_from(model, start)
     device = choose_device(config.device)
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
@@ -620,7 +686,7 @@ def train_mdn_rnn(
     steps = config.epochs * steps_in_epoch(training, config)
     sample = config.latent == "sample"
     metrics: Metrics = {}
-    recent: list[tuple[float, float]] = []
+    recent: list[dict[str, float]] = []
 
     def save() -> None:
         save_checkpoint(
@@ -645,16 +711,18 @@ def train_mdn_rnn(
             for group in optimizer.param_groups:
                 group["lr"] = cosine(config.learning_rate, config.final_learning_rate, step, steps)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                z_loss, done_loss, hidden = mdn_rnn_loss(model, chunk, hidden, config.done_weight)
+                losses, hidden = mdn_rnn_loss(model, chunk, hidden, config)
             optimizer.zero_grad()
-            torch.autograd.backward(z_loss + done_loss)
+            loss = losses.z + losses.done
+            if config.predicts_reward:
+                loss = loss + config.reward_weight * losses.reward
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_value_(model.parameters(), config.gradient_clip)
             optimizer.step()
             step += 1
             chunks_done += 1
-            recent = [*recent, (z_loss.item(), done_loss.item())][-20:]
-            z_mean, done_mean = np.mean(recent, axis=0)
-            metrics |= {"z_loss": float(z_mean), "done_loss": float(done_mean)}
+            recent = [*recent, _reported(losses, config)][-20:]
+            metrics |= _means(recent)
             _check_finite("M", step, metrics)
             if step % config.checkpoint_every == 0:
                 save()
@@ -668,6 +736,45 @@ def train_mdn_rnn(
     return model.cpu().eval()
 
 
+def _reported(losses: RNNLosses, config: RNNConfig) -> Metrics:
+    metrics = {"z_loss": losses.z.item(), "done_loss": losses.done.item()}
+    return metrics | ({"reward_loss": losses.reward.item()} if config.predicts_reward else {})
+
+
+def _means(rows: Sequence[Metrics]) -> Metrics:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+@torch.no_grad()
+def go_on_from(model: MDNRNN, start: MDNRNN) -> None:
+    """Give M the weights of another one of the same sizes.
+
+    If only M predicts rewards, it begins by predicting 0, and all else as the other does.
+
+    Raises:
+        ValueError: other sizes, or the other alone predicts rewards.
+    """
+    if start.predicts_reward or not model.predicts_reward:
+        model.load_weights(start.weights())
+        return
+    without = MDNRNN(
+        model.latent_dim,
+        model.action_dim,
+        model.hidden_dim,
+        model.n_mixtures,
+        model.predicts_done,
+    ).load_weights(start.weights())
+    row = int(model.predicts_done)  # the head's rows: done, reward, mixtures
+    for name, parameter in model.named_parameters():
+        other = without.get_parameter(name).to(parameter)
+        if name.startswith("head."):
+            parameter[:row] = other[:row]
+            parameter[row] = 0
+            parameter[row + 1 :] = other[row:]
+        else:
+            parameter.copy_(other)
+
+
 def steps_in_epoch(latents: data.Latents, config: RNNConfig) -> int:
     """Return how many chunks one epoch has."""
     rows = (int(latents.lengths.sum()) - 1) // config.batch
@@ -678,18 +785,27 @@ def steps_in_epoch(latents: data.Latents, config: RNNConfig) -> int:
 def held_out_rnn_loss(model: MDNRNN, latents: data.Latents, config: RNNConfig) -> Metrics:
     """Return M's losses on episodes that it was not trained on."""
     batch = min(config.batch, len(latents.lengths))
-    sums = np.zeros(2)
-    n = 0
+    seen: list[Metrics] = []
     state = None
     sample = config.latent == "sample"
     store = DeviceLatents.of(latents, model.bias.device)
     for chunk in sequence_chunks(
         latents, batch, config.chunk, seed=(0,), sample=sample, store=store
     ):
-        z_loss, done_loss, state = mdn_rnn_loss(model, chunk, state, config.done_weight)
-        sums += z_loss.item(), done_loss.item()
-        n += 1
-    return {"held_out_z_loss": float(sums[0] / n), "held_out_done_loss": float(sums[1] / n)}
+        losses, state = mdn_rnn_loss(model, chunk, state, config)
+        seen.append(_reported(losses, config))
+    return {f"held_out_{name}": value for name, value in _means(seen).items()}
+
+
+def reward_variance(latents: data.Latents, config: RNNConfig) -> float:
+    """Return the squared error that the mean of all rewards would have, as M learns them.
+
+    Raises:
+        ValueError: there are no rewards.
+    """
+    if latents.rewards is None:
+        raise ValueError("latents: there are no rewards in here")
+    return float(limited(torch.from_numpy(latents.rewards).double(), config).var(correction=0))
 
 
 @torch.no_grad()

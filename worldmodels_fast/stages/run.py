@@ -88,6 +88,11 @@ class Run:
             own, others = getattr(self.config, what), getattr(base.config, what)
             if own != others:
                 raise ValueError(f"round.base: {base.folder} has {what} {others!r}, not {own!r}")
+        if base.config.rnn.predicts_reward and not self.config.rnn.predicts_reward:
+            raise ValueError(
+                f"round.base: the M of {base.folder} predicts rewards (rnn.predicts_reward), and "
+                "this run's, which goes on from it, does not"
+            )
         sizes = [
             (c.vae.latent_dim, c.rnn.hidden_dim, c.rnn.n_mixtures, c.rnn.predicts_done)
             for c in (self.config, base.config)
@@ -189,6 +194,7 @@ class Run:
             rnn.hidden_dim,
             rnn.n_mixtures,
             rnn.predicts_done,
+            rnn.predicts_reward,
         )
         model.load_state_dict(_weights(self.folder / "mdn_rnn.safetensors", "train-rnn"))
         return model.eval()

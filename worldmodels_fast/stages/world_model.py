@@ -17,6 +17,7 @@ from worldmodels_fast.training import (
     encode_episodes,
     load_checkpoint,
     products_in_bf16,
+    reward_variance,
     steps_in_epoch,
     train_mdn_rnn,
     train_vae,
@@ -58,6 +59,7 @@ def _collect_with_agent(run: Run, base: Run) -> dict[str, Any]:
             shards,
             per_shard,
             sigma=run.config.round.sigma,
+            spread=run.config.round.spread,
             seed=run.config.seed,
             n_params=base.new_controller().n_params,
             to_params=base.player()[2],
@@ -135,11 +137,13 @@ def stage_train_vae(run: Run) -> dict[str, Any]:
 
 
 def stage_encode(run: Run) -> dict[str, Any]:
-    """Write V's view of every frame."""
+    """Write V's view of every frame, and actions and rewards beside it."""
     model = run.load_vae()
     base = run.base()
     if base is not None:
-        _take_shards(base.latents, run.latents, ".safetensors")
+        for shard in _take_shards(base.latents, run.latents, ".safetensors"):
+            if run.config.rnn.predicts_reward:  # an earlier version's have none
+                data.add_rewards(run.latents, shard, run.episodes)
     shards = len(data.finished_shards(run.episodes))
     done = len(data.finished_shards(run.latents, ".safetensors"))
     frames = 0
@@ -187,6 +191,8 @@ def stage_train_rnn(run: Run) -> dict[str, Any]:
         )
     save_weights(model, run.folder / "mdn_rnn.safetensors")
     figures: dict[str, Any] = {**last}
+    if config.predicts_reward:
+        figures["held_out_reward_variance"] = reward_variance(run.held_out_latents(), config)
     if config.predicts_done:
         try:
             figures["death"] = calibrate_done(model, run.latents, config)._asdict()
