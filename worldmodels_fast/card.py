@@ -64,6 +64,11 @@ def _what(config: dict[str, Any], dream: dict[str, Any]) -> list[str]:
             "in the real game."
             if _where(config) == "game"
             else "inside the dream alone and never saw a reward of the real game."
+            + (
+                " M predicts the dream's rewards, which the paper's does not."
+                if _predicts_reward(config)
+                else ""
+            )
         ),
         "",
         f"- environment: {config['environment']}{f' ({settings})' if settings else ''}",
@@ -84,6 +89,10 @@ def _what(config: dict[str, Any], dream: dict[str, Any]) -> list[str]:
 def _where(config: dict[str, Any]) -> str:
     """What C was evolved in, "dream" or "game"."""
     return str(config["evolve"].get("where", "dream"))
+
+
+def _predicts_reward(config: dict[str, Any]) -> bool:
+    return bool(config["rnn"].get("predicts_reward", False))
 
 
 def _form(config: dict[str, Any]) -> str:
@@ -119,15 +128,20 @@ def _made(folder: Path) -> list[str]:
         )
     further = config.get("round", {})
     if further.get("base"):
+        least = further["sigma"] / further.get("spread", 1.0)
+        noise = f"{further['sigma']:g}"
+        if least < further["sigma"]:
+            noise = f"{least:g} to {noise}"
         lines.append(
             f"- a further round: {further['episodes']:,} episodes that the agent of the round "
             f"before ({Path(further['base']).name}) played, with noise of "
-            f"{further['sigma']:g} on its parameters; V is that round's, M went on from its M"
+            f"{noise} on its parameters; V is that round's, M went on from its M"
         )
     for title, name, keys in (
         ("V", "vae.log.jsonl", ("reconstruction", "held_out_reconstruction", "kl")),
         ("M", "mdn_rnn.log.jsonl",
-         ("z_loss", "held_out_z_loss", "done_loss", "held_out_done_loss")),
+         ("z_loss", "held_out_z_loss", "done_loss", "held_out_done_loss", "reward_loss",
+          "held_out_reward_loss")),
     ):  # fmt: skip
         rows = [row for row in read_metrics(folder / name) if keys[0] in row]
         if rows:
@@ -137,6 +151,14 @@ def _made(folder: Path) -> list[str]:
                 if key in rows[-1] and (config["rnn"]["predicts_done"] or "done" not in key)
             )
             lines.append(f"- {title}: {rows[-1]['step']:,.0f} batches; {figures}")
+    variance = records.get("train-rnn", {}).get("figures", {}).get("held_out_reward_variance")
+    if variance is not None:
+        limit = config["rnn"].get("reward_limit")
+        limited = "" if limit is None else f", limited to +- {limit:g}"
+        lines.append(
+            f"- M predicts the reward of each step{limited}: its loss is the squared error; the "
+            f"held-out rewards' mean alone has {variance:.3g}"
+        )
     evolve = records.get("evolve")
     if evolve is not None:
         f, where = evolve["figures"], _where(config)
@@ -196,6 +218,19 @@ def _fidelity(folder: Path) -> list[str]:
     rows = read_fidelity(folder / "fidelity.json")
     if not rows:
         return []
+    if any(row.measure == "reward" for row in rows):
+        return [
+            "## Does the dream pay what the game pays?",
+            "",
+            "Sums of rewards: the game's, and those that M predicts in the dream at temperature 1, "
+            "over as many steps as the game has at most:",
+            "",
+            fidelity_table(rows),
+            "",
+            "Where the last column is far above 0, the dream pays for what the game does not, and "
+            "a controller evolved in it may rely on that.",
+            "",
+        ]
     return [
         "## Is the dream as deadly as the game?",
         "",

@@ -20,7 +20,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -32,10 +32,10 @@ from worldmodels_fast.agent import World
 from worldmodels_fast.dream import Dream
 from worldmodels_fast.encoder import VAEPrecision, resolved
 from worldmodels_fast.evolution import derive_seed
-from worldmodels_fast.policies import FIDELITY_POLICIES, make_policy
+from worldmodels_fast.policies import FIDELITY_POLICIES, PolicyBatch, make_policy
 from worldmodels_fast.rollout import Episode, EpisodeResult, Latent
 from worldmodels_fast.squash import Squash
-from worldmodels_fast.workers import run_tasks
+from worldmodels_fast.workers import n_workers, run_tasks
 
 __all__ = [
     "EpisodeScore",
@@ -43,6 +43,7 @@ __all__ = [
     "FidelityRow",
     "Summary",
     "disagreements",
+    "dream_returns",
     "evaluate_agent",
     "evaluate_policies",
     "evaluate_policy",
@@ -313,53 +314,94 @@ def evaluate_policies(
 # --- dream against game -----------------------------------------------------------------------
 
 
+Measure = Literal["steps", "reward"]
+"""What dream and game are compared by: how long episodes last, or the sums of their rewards."""
+
+
 @dataclass(frozen=True)
 class FidelityRow:
-    """How long one player survives in the game and in the dream.
+    """What comes of one player in the game and in the dream.
 
     Attributes:
         player: a policy's name, or what else was compared.
-        game: summary of the survival in the game, in steps.
+        game: summary of its scores in the game.
         dream: the same in the dream.
-        ratio: dream over game, of the means.
+        ratio: dream over game, of the means; None for rewards, whose means may be of either sign.
         ratio_low: lower end of the ratio's bootstrap 95% interval.
         ratio_high: its upper end.
         game_scores: every episode of the game.
         dream_scores: every episode of the dream.
         kind: "policy" for a fixed one, "controller" for an evolved one.
+        measure: what the scores are: "steps" survived, or "reward" where M predicts that.
+        difference: dream less game, of the means; for rewards.
+        difference_low: lower end of its bootstrap 95% interval.
+        difference_high: its upper end.
     """
 
     player: str
     game: Summary
     dream: Summary
-    ratio: float
-    ratio_low: float
-    ratio_high: float
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
     game_scores: list[float] = field(repr=False)
     dream_scores: list[float] = field(repr=False)
     kind: str = "policy"
+    measure: Measure = "steps"
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
 
     @classmethod
     def compare(
-        cls, player: str, game: npt.ArrayLike, dream: npt.ArrayLike, kind: str = "policy"
+        cls,
+        player: str,
+        game: npt.ArrayLike,
+        dream: npt.ArrayLike,
+        kind: str = "policy",
+        measure: Measure = "steps",
     ) -> FidelityRow:
         """The row of one player from its scores in the game (n,) and in the dream (m,)."""
         real = np.asarray(game, dtype=np.float64)
         dreamt = np.asarray(dream, dtype=np.float64)
-        game_summary, dream_summary = summary(real), summary(dreamt)
-        ratios = _bootstrap_means(dreamt, 5000, seed=1) / _bootstrap_means(real, 5000, seed=2)
-        low, high = np.percentile(ratios, (2.5, 97.5))
+        means = _bootstrap_means(dreamt, 5000, seed=1), _bootstrap_means(real, 5000, seed=2)
+        by_ratio = measure == "steps"
+        low, high = np.percentile(
+            means[0] / means[1] if by_ratio else means[0] - means[1], (2.5, 97.5)
+        ).tolist()
         return cls(
             player=player,
-            game=game_summary,
-            dream=dream_summary,
-            ratio=dream_summary.mean / game_summary.mean,
-            ratio_low=float(low),
-            ratio_high=float(high),
+            game=summary(real),
+            dream=summary(dreamt),
+            ratio=float(dreamt.mean() / real.mean()) if by_ratio else None,
+            ratio_low=low if by_ratio else None,
+            ratio_high=high if by_ratio else None,
             game_scores=real.tolist(),
             dream_scores=dreamt.tolist(),
             kind=kind,
+            measure=measure,
+            difference=None if by_ratio else float(dreamt.mean() - real.mean()),
+            difference_low=None if by_ratio else low,
+            difference_high=None if by_ratio else high,
         )
+
+    def compared(self) -> str:
+        """Dream against game in a table's cell: the ratio, or the difference of rewards."""
+        if self.measure == "steps":
+            return f"{self.ratio:.2f} [{self.ratio_low:.2f}, {self.ratio_high:.2f}]"
+        return f"{self.difference:+.0f} [{self.difference_low:+.0f}, {self.difference_high:+.0f}]"
+
+    def disagreement(self, factor: float) -> float:
+        """How far dream and game differ; above 1 it is by more than a factor.
+
+        Rewards have no ratio. For them it is more than factor - 1 of the game's mean, or of the
+        standard deviation of its scores if that is larger.
+        """
+        if self.ratio is not None:
+            return float(abs(np.log(self.ratio)) / np.log(factor))
+        assert self.difference is not None
+        scale = max(abs(self.game.mean), self.game.std, 1e-9)
+        return abs(self.difference) / ((factor - 1) * scale)
 
 
 def fidelity(
@@ -372,13 +414,17 @@ def fidelity(
     seed: int = 0,
     workers: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
+    squash: Squash | None = None,
+    steps: int | None = None,
     folder: Path | None = None,
     on_episode: OnEpisode | None = None,
 ) -> list[FidelityRow]:
-    """Survival of fixed policies in the dream beside the game: is the dream as deadly?
+    """What comes of fixed policies in the dream, beside the game: is the dream as deadly?
 
     Look at this before evolving anything in a dream (and use temperature 1 for it). Where the
-    dream forgets to kill, a controller will be found that stands there.
+    dream forgets to kill, a controller will be found that stands there. Where M predicts rewards,
+    their sums are compared, over as many steps as the game has at most: an episode that ends
+    before that has no more.
 
     Args:
         dream: the dream, at its temperature and threshold.
@@ -389,6 +435,8 @@ def fidelity(
         seed: of both.
         workers: processes for the game.
         env_kwargs: settings of the game.
+        squash: the game's actions; see `Policy`.
+        steps: of a dream whose rewards are added up; None for the dream's own most.
         folder: where the game's finished episodes are kept, one JSON-lines file per policy; they
             do not depend on the dream and are not played again for another one.
         on_episode: see `OnEpisode`; for the game's.
@@ -401,34 +449,81 @@ def fidelity(
         seed,
         workers,
         env_kwargs=env_kwargs,
+        squash=squash,
         progress_paths=paths,
         on_episode=on_episode,
     )
-    return [
-        FidelityRow.compare(
-            policy,
-            [episode.steps for episode in games[policy].episodes],
-            dream.survival_of(policy, dream_episodes, derive_seed(seed, "fidelity/dream")),
+    rows, noise = [], derive_seed(seed, "fidelity/dream")
+    for policy, game in games.items():
+        measure = measured_by(dream)
+        dreamt: npt.ArrayLike
+        if measure == "reward":
+            dreamt = dream_returns(dream, policy, dream_episodes, noise, steps)
+        else:
+            dreamt = dream.survival_of(policy, dream_episodes, noise)
+        scores = measured(game.episodes, measure)
+        rows.append(FidelityRow.compare(policy, scores, dreamt, measure=measure))
+    return rows
+
+
+def measured_by(dream: Dream) -> Measure:
+    """What a dream is compared with the game by: rewards, if its M predicts them."""
+    return "reward" if dream.weights.predicts_reward else "steps"
+
+
+def measured(episodes: Sequence[EpisodeScore], measure: Measure) -> list[float]:
+    """The steps or the scores of some episodes of the game."""
+    return [float(e.steps) if measure == "steps" else e.score for e in episodes]
+
+
+def dream_returns(
+    dream: Dream, policy: str, episodes: int, seed: int, steps: int | None = None
+) -> npt.NDArray[np.float64]:
+    """Sums of the rewards that M predicts for a fixed policy in the dream, (episodes,).
+
+    Args:
+        dream: of an M that predicts rewards.
+        policy: a name of `policies.POLICY_NAMES`.
+        episodes: how many; they are stepped side by side.
+        seed: 0 <= seed < 2**64.
+        steps: of each, unless M ends it; None for the dream's own most.
+    """
+    rngs = [np.random.default_rng((seed, 1, episode)) for episode in range(episodes)]
+    players = PolicyBatch(policy, rngs, dream.squash)
+    z = dream.first_latents(np.random.default_rng((seed, 0)), episodes)
+    h, c = np.zeros((2, episodes, dream.weights.hidden_dim), np.float32)
+    returns = np.zeros(episodes, np.float64)
+    alive = np.arange(episodes)  # rows are dropped as their episodes end
+    for t in range(dream.max_steps if steps is None else steps):
+        restart = np.full(alive.size, t == 0, np.float32)
+        action = players.act()[alive]
+        z, h, c, done, reward = dream.step_with_reward(
+            z, action, h, c, restart, seed, t, threads=n_workers(dream.threads)
         )
-        for policy in games
-    ]
+        returns[alive] += reward
+        keep = ~done
+        if not keep.all():
+            alive, z, h, c = alive[keep], z[keep], h[keep], c[keep]
+        if alive.size == 0:
+            break
+    return returns
 
 
 def fidelity_table(rows: Sequence[FidelityRow]) -> str:
-    """The rows as a Markdown table: mean +- std [95% interval of the mean], in steps."""
-    lines = ["| player | game | dream | dream / game |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {row.player} | {row.game} | {row.dream} | "
-        f"{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}] |"
-        for row in rows
-    ]
+    """The rows as a Markdown table: mean +- std [95% interval of the mean], steps or rewards."""
+    sign = "-" if any(row.measure == "reward" for row in rows) else "/"
+    lines = [f"| player | game | dream | dream {sign} game |", "| --- | --- | --- | --- |"]
+    lines += [f"| {row.player} | {row.game} | {row.dream} | {row.compared()} |" for row in rows]
     return "\n".join(lines)
 
 
 def disagreements(rows: Sequence[FidelityRow], factor: float = 1.5) -> list[FidelityRow]:
-    """Those rows whose ratio lies outside of [1 / factor, factor], the worst first."""
-    bad = [row for row in rows if not 1 / factor <= row.ratio <= factor]
-    return sorted(bad, key=lambda row: -abs(np.log(row.ratio)))
+    """Those rows whose dream and game differ by more than a factor, the worst first.
+
+    The ratio lies outside of [1 / factor, factor]; for rewards see `FidelityRow.disagreement`.
+    """
+    bad = [row for row in rows if row.disagreement(factor) > 1]
+    return sorted(bad, key=lambda row: -row.disagreement(factor))
 
 
 # --- playing ----------------------------------------------------------------------------------

@@ -228,6 +228,13 @@ def _where(folder: Path) -> str:
     return str(config.get("evolve", {}).get("where", "dream"))
 
 
+def _pays_rewards(folder: Path) -> bool:
+    """Whether M predicts rewards, whose sum a dream then returns."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    return bool(config.get("rnn", {}).get("predicts_reward", False))
+
+
 def _core_hours(folder: Path) -> str:
     path = folder / "stages" / "evolve.json"
     record = json.loads(path.read_text()) if path.is_file() else {}
@@ -240,6 +247,15 @@ def _core_hours(folder: Path) -> str:
 def _fidelity(folder: Path) -> Iterator[str]:
     rows = read_fidelity(folder / "fidelity.json")
     if not rows:
+        return
+    if any(row.measure == "reward" for row in rows):
+        yield "<h2>Does the dream pay what the game pays?</h2>"
+        yield (
+            "<p class='note'>Sums of rewards: the game's, and those that M predicts in the dream "
+            "at temperature 1, over as many steps as the game has at most.</p>"
+        )
+        yield f"<pre>{html.escape(fidelity_table(rows))}</pre>"
+        yield _figure(_scatter(rows), folder, "fidelity")
         return
     yield "<h2>Is the dream as deadly as the game?</h2>"
     yield f"<pre>{html.escape(fidelity_table(rows))}</pre>"
@@ -284,7 +300,11 @@ def _name_points(figure: Figure, axes: Axes, rows: list[FidelityRow]) -> None:
 
 
 def _scatter(rows: list[FidelityRow]) -> Figure:
-    """Survival in the dream against that in the game, with the diagonal and a band around it."""
+    """Scores in the dream against those in the game, with the diagonal and a band around it.
+
+    Survival in steps on logarithmic axes, sums of rewards on linear ones and without a band.
+    """
+    in_steps = all(row.measure == "steps" for row in rows)
     figure = Figure(figsize=(5.5, 5.5), layout="constrained")
     axes = figure.subplots()
     for kind, marker, colour in (("policy", "o", "tab:blue"), ("controller", "D", "tab:red")):
@@ -301,20 +321,22 @@ def _scatter(rows: list[FidelityRow]) -> Figure:
             color=colour,
             label={"policy": "fixed policies", "controller": "evolved controllers"}[kind],
         )
-    low = min(min(row.game.low, row.dream.low) for row in rows) / 1.5
-    top = max(max(row.game.high, row.dream.high) for row in rows) * 1.5
+    low = min(min(row.game.low, row.dream.low) for row in rows)
+    top = max(max(row.game.high, row.dream.high) for row in rows)
+    room = 0.1 * (top - low) + 1
+    low, top = (low / 1.5, top * 1.5) if in_steps else (low - room, top + room)
     line = np.array([low, top])
     axes.plot(line, line, "k-", lw=0.8)
-    axes.fill_between(
-        line, line / 1.5, line * 1.5, color="black", alpha=0.08, label="within a factor of 1.5"
-    )
+    if in_steps:
+        axes.fill_between(
+            line, line / 1.5, line * 1.5, color="black", alpha=0.08, label="within a factor of 1.5"
+        )
+        axes.set(xscale="log", yscale="log")
     axes.set(
         xlim=(low, top),
         ylim=(low, top),
-        xscale="log",
-        yscale="log",
-        xlabel="tics survived in the game",
-        ylabel="steps survived in the dream, tau = 1",
+        xlabel="tics survived in the game" if in_steps else "reward in the game",
+        ylabel=f"{'steps survived' if in_steps else 'reward'} in the dream, tau = 1",
     )
     axes.legend(loc="upper left", fontsize=8)
     _name_points(figure, axes, rows)
@@ -408,6 +430,13 @@ def _training(folder: Path) -> Iterator[str]:
             "weighted cross-entropy",
             "The paper's log ends at 0.0005.",
         ),
+        (
+            "M, the reward of a step",
+            "mdn_rnn.log.jsonl",
+            {"reward_loss": "training", "held_out_reward_loss": "held out"},
+            "squared error",
+            f"Beyond the paper.{_reward_variance(folder)}",
+        ),
     )
     for title, name, keys, label, note in curves:
         rows = [row for row in read_metrics(folder / name) if all(key in row for key in keys)]
@@ -421,6 +450,14 @@ def _training(folder: Path) -> Iterator[str]:
         axes.legend()
         yield f'<h2>Training {title}</h2><p class="note">{note}</p>'
         yield _figure(figure, folder, name.split(".")[0] + "-" + next(iter(keys)))
+
+
+def _reward_variance(folder: Path) -> str:
+    """Say what the reward's loss would be of an M that knows nothing."""
+    path = folder / "stages" / "train-rnn.json"
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    variance = record.get("figures", {}).get("held_out_reward_variance")
+    return "" if variance is None else f" The held-out rewards' mean alone has {variance:.3g}."
 
 
 def _settings(folder: Path) -> Iterator[str]:
@@ -439,11 +476,14 @@ def _temperatures(folder: Path) -> Iterator[str]:
 
 def _beside_the_authors(folder: Path) -> Iterator[str]:
     if curves := curves_of(folder):
-        card, in_game = _card(folder), _where(folder) == "game"
+        card, in_game, paid = _card(folder), _where(folder) == "game", _pays_rewards(folder)
         yield "<h2>Learning, beside the paper's authors</h2>"
         if not in_game:
-            yield "<p class='note'>Each in its own dream: heights do not compare, times do.</p>"
+            places = "Ours in the dream, theirs in the game" if paid else "Each in its own dream"
+            yield f"<p class='note'>{places}: heights do not compare, times do.</p>"
         score = f"{card.score} in the game" if card and in_game else "steps in the dream"
+        if paid and not in_game:
+            score = "reward in the dream"
         authors = authors_curve(_environment(folder) or "take-cover")
         yield _figure(draw_curves(curves, authors, score), folder, "learning-curves")
 

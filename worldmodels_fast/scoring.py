@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from worldmodels_fast import envs, pretrained
 from worldmodels_fast.agent import World
@@ -32,6 +31,8 @@ from worldmodels_fast.evaluation import (
     evaluate_policy,
     fidelity,
     fidelity_table,
+    measured,
+    measured_by,
     save_evaluations,
 )
 from worldmodels_fast.evolution import derive_seed
@@ -106,11 +107,14 @@ def compare_world(name_or_folder: str, config: FidelityConfig) -> list[FidelityR
     Fixed policies play both, and the world's own controller.
 
     Raises:
-        ValueError: no such world, one whose M predicts no end, or a setting out of range.
+        ValueError: no such world, one whose M predicts neither an end nor a reward, or a setting
+            out of range.
     """
     world = pretrained.load_pretrained(name_or_folder)
-    if not world.mdn_rnn.predicts_done:
-        raise ValueError(f"fidelity: the M of {name_or_folder} predicts no end of an episode")
+    if not (world.mdn_rnn.predicts_done or world.mdn_rnn.predicts_reward):
+        raise ValueError(
+            f"fidelity: the M of {name_or_folder} predicts no end of an episode and no reward"
+        )
     return compare_with_game(
         world.dream(temperature=1.0),
         world.config["environment"],
@@ -230,7 +234,7 @@ def compare_with_game(
     folder: Path | None = None,
     controllers: Mapping[str, World] | None = None,
 ) -> list[FidelityRow]:
-    """Let players survive in the dream and in the game; print the table and warn.
+    """Let players play in the dream and in the game; print the table and warn.
 
     Args:
         dream: the dream, at temperature 1 if the comparison is to be fair.
@@ -242,16 +246,19 @@ def compare_with_game(
         controllers: worlds whose agents play, beside the fixed policies, by name; in the game as
             many episodes, and their own dreams at temperature 1.
     """
+    card = envs.ENVIRONMENTS[environment]
     n = len(config.policies) * config.real_episodes
     with StageProgress("fidelity", n, "real episodes") as progress:
         rows = fidelity(
             dream,
-            envs.ENVIRONMENTS[environment].env_id,
+            card.env_id,
             policies=config.policies,
             episodes=config.real_episodes,
             dream_episodes=config.dream_episodes,
             seed=seed,
             env_kwargs=env_kwargs,
+            squash=card.squash,
+            steps=_most_steps(card, env_kwargs),
             folder=folder,
             on_episode=lambda score, done, total: progress.update(done),
         )
@@ -265,13 +272,22 @@ def compare_with_game(
     return rows
 
 
+def _most_steps(card: envs.EnvironmentCard, env_kwargs: Mapping[str, Any] | None) -> int:
+    """Steps after which an episode of the game is cut."""
+    return int((env_kwargs or {}).get("max_steps", card.max_steps))
+
+
 def print_fidelity(rows: Sequence[FidelityRow], warn_factor: float) -> None:
     """Print the table, and a warning for each row that differs by more than this factor."""
     console.print(fidelity_table(rows))
     for row in disagreements(rows, warn_factor):
+        said = (
+            f"survives {row.ratio:.2f} times as long in the dream as in the game"
+            if row.measure == "steps"
+            else f"is paid {row.dream.mean:.0f} in the dream and {row.game.mean:.0f} in the game"
+        )
         console.print(
-            f"warning: `{row.player}` survives {row.ratio:.2f} times as long in the dream as in "
-            "the game: what evolves in there may fail in reality",
+            f"warning: `{row.player}` {said}: what evolves in there may fail in reality",
             style="yellow",
         )
 
@@ -286,7 +302,7 @@ def compare_controller(
     env_kwargs: dict[str, Any] | None = None,
     folder: Path | None = None,
 ) -> FidelityRow:
-    """Let a world's agent survive in the game and in its dream; see `compare_with_game`."""
+    """Let a world's agent play in the game and in its dream; see `compare_with_game`."""
     with StageProgress(f"fidelity of {name}", config.real_episodes, "real episodes") as progress:
         evaluation = evaluate_agent(
             world,
@@ -298,26 +314,32 @@ def compare_controller(
             progress_path=None if folder is None else folder / f"game-{name}.jsonl",
             on_episode=functools.partial(show, progress),
         )
-    steps = [episode.steps for episode in evaluation.episodes]
-    return controller_row(name, world, steps, config.dream_episodes, seed=seed)
+    return controller_row(name, world, evaluation.episodes, config.dream_episodes, seed=seed)
 
 
 def controller_row(
-    name: str, world: World, game: npt.ArrayLike, dream_episodes: int, *, seed: int
+    name: str, world: World, game: Sequence[EpisodeScore], dream_episodes: int, *, seed: int
 ) -> FidelityRow:
-    """The row of an evolved controller: its survival in the game beside the dream's at tau = 1.
+    """The row of an evolved controller: what comes of it in the game, and in the dream at tau = 1.
 
     Args:
         name: of the row.
         world: the controller's world.
-        game: (n,) steps that it survived in the real game.
+        game: its episodes of the real game.
         dream_episodes: of it in the dream.
         seed: the run's.
     """
     params = world.controller.flat.detach().numpy()[None]
     noise = derive_seed(seed, "fidelity/controllers")
-    lengths = world.dream(temperature=1.0).evaluate(params, dream_episodes, noise).lengths[0]
-    return FidelityRow.compare(name, game, np.asarray(lengths), kind="controller")
+    settings: dict[str, Any] = {"temperature": 1.0}
+    if world.mdn_rnn.predicts_reward:  # returns need as many steps as the game has at most
+        kwargs = world.config.get("env_kwargs")
+        settings["max_steps"] = _most_steps(envs.card_of(world.config), kwargs)
+    dream = world.dream(**settings)
+    result, measure = dream.evaluate(params, dream_episodes, noise), measured_by(dream)
+    dreamt = (result.returns if measure == "reward" else result.lengths)[0]
+    scores = measured(game, measure)
+    return FidelityRow.compare(name, scores, np.asarray(dreamt), "controller", measure)
 
 
 def write_fidelity(path: Path, rows: Sequence[FidelityRow]) -> None:

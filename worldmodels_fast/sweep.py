@@ -115,7 +115,7 @@ def _do_row(run: Run, temperature: float) -> None:
     fidelity = controller_row(
         f"tau {temperature:g}",
         world,
-        [episode.steps for episode in game.episodes],
+        game.episodes,
         run.config.fidelity.dream_episodes,
         seed=run.config.seed,
     )

@@ -31,6 +31,7 @@ class QualityOptions:
         episodes: played for this.
         policies: that play them, in turn.
         done_weight: what M's training multiplied the loss of a death by.
+        reward_limit: of the rewards that M was trained on, if it predicts them; None for no limit.
         seed: None for the world's own.
         workers: processes that play; None for as many as suit the machine.
         measure: how much is looked at.
@@ -40,6 +41,7 @@ class QualityOptions:
     episodes: int = 96
     policies: tuple[str, ...] = ("held-random", "lingering")
     done_weight: float = 10.0
+    reward_limit: float | None = None
     seed: int | None = None
     workers: int | None = None
     measure: QualityConfig = field(default_factory=QualityConfig)
@@ -93,6 +95,7 @@ def measure_world(name_or_folder: str, options: QualityOptions) -> Path:
             policies=options.policies,
             seed=own_seed,
             latent=world.config.get("latent", "sample"),
+            reward_limit=options.reward_limit,
             on_part=lambda name: progress.update(progress.done + 1, name),
         )
     result["held_out"] = True

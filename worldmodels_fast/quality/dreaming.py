@@ -34,12 +34,14 @@ class Followed:
         nll: float32 (N,), -log p(next z) in nats per dimension; NaN on an episode's last tic.
         h: float32 (W, H), M's memory before each of the tics asked for.
         c: float32 (W, H).
+        reward: float32 (N,), predicted for this tic's action; NaN where M predicts none.
     """
 
     logit: Floats
     nll: Floats
     h: Floats
     c: Floats
+    reward: Floats
 
 
 def step(
@@ -64,7 +66,7 @@ def follow(dream: Dream, held_out: HeldOut, z: Floats, tics: Indices) -> Followe
     hidden = dream.weights.hidden_dim
     h, c = np.zeros((2, len(order), hidden), np.float32)
     logit = np.full(len(z), -np.inf, np.float32)
-    nll = np.full(len(z), np.nan, np.float32)
+    nll, reward = np.full((2, len(z)), np.nan, np.float32)
     kept_h, kept_c = np.zeros((2, len(tics), hidden), np.float32)
     place = np.full(len(z), -1)
     place[tics] = np.arange(len(tics))
@@ -79,9 +81,11 @@ def follow(dream: Dream, held_out: HeldOut, z: Floats, tics: Indices) -> Followe
         h, c = out.h, out.c
         if out.done_logit is not None:
             logit[now] = out.done_logit
+        if out.reward is not None:
+            reward[now] = out.reward
         goes_on = lengths[:alive] > t + 1
         nll[now[goes_on]] = _nll(out, z[now[goes_on] + 1], goes_on)
-    return Followed(logit, nll, kept_h, kept_c)
+    return Followed(logit, nll, kept_h, kept_c, reward)
 
 
 def _nll(out: ops.MDNRNNStep[Any], target: Floats, rows: npt.NDArray[np.bool_]) -> Floats:

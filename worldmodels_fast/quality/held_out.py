@@ -32,6 +32,7 @@ class HeldOut:
         lengths: int64 (E,).
         starts: int64 (E,), index of each episode's first tic.
         terminated: bool (E,), whether the last tic ended it (a death), not a time limit.
+        rewards: float32 (N,), the game's for each action; None in stores of earlier versions.
 
     Raises:
         ValueError: no shards.
@@ -53,6 +54,7 @@ class HeldOut:
         self.lengths: Indices = np.asarray(stored.lengths[:n], np.int64)
         self.starts: Indices = np.cumsum(self.lengths) - self.lengths
         self.terminated: Bools = np.asarray(stored.terminated[:n], np.bool_)
+        self.rewards: Floats | None = None if stored.rewards is None else stored.rewards[:tics]
         self._episodes = episodes
         self._shards = [(s, len(part.lengths)) for s, part in zip(shards, parts, strict=False)]
 

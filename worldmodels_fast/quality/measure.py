@@ -15,6 +15,7 @@ from worldmodels_fast.quality.deaths import deaths
 from worldmodels_fast.quality.dreaming import decode, dream_episodes, follow
 from worldmodels_fast.quality.held_out import HeldOut
 from worldmodels_fast.quality.prediction import prediction
+from worldmodels_fast.quality.rewards import rewards
 from worldmodels_fast.quality.seeing import seeing
 from worldmodels_fast.rollout import Latent
 
@@ -31,6 +32,7 @@ def measure(
     policies: tuple[str, ...],
     seed: int,
     latent: Latent = "sample",
+    reward_limit: float | None = None,
     on_part: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Any]:
     """Measure a world's V and M; its controller plays no part.
@@ -43,11 +45,12 @@ def measure(
         policies: those of the held-out episodes, under which whole dreams are dreamt.
         seed: of all that is drawn.
         latent: what M was trained on: "sample" of what V says, or its mean, "mu".
+        reward_limit: of the rewards that M was trained on, see `RNNConfig`.
         on_part: called with what has been measured, `PARTS` times at most.
 
     Returns:
-        JSON; see `seeing`, `prediction`, `deaths` and `take_cover`, each under its own name. What
-        does not fit the data or the environment is left out.
+        JSON; see `seeing`, `prediction`, `deaths`, `rewards` and `take_cover`, each under its own
+        name. What does not fit the data or the environment is left out.
 
     Raises:
         ValueError: the episodes are not those that were encoded.
@@ -86,6 +89,8 @@ def measure(
     }
     if dream.weights.predicts_done:
         result["deaths"] = deaths(followed.logit, held_out, done_weight, dream)
+    if dream.weights.predicts_reward and held_out.rewards is not None:
+        result["rewards"] = rewards(followed.reward, held_out, reward_limit)
     on_part("V")
     if windows.size:
         result["prediction"] = prediction(

@@ -50,6 +50,9 @@ def losses(result: dict[str, Any]) -> Table:
     if "deaths" in result:
         loss = result["deaths"]["weighted_loss"]
         rows.append(["M: end of an episode, weighted", f"{loss:.4f}", f"{PAPER_DONE_LOSS:g}"])
+    if "rewards" in result:
+        error = result["rewards"]["squared_error"]
+        rows.append(["M: reward of a tic, squared error", f"{error:.3f}", "-"])
     head = ["on held-out episodes", "here", "the paper's log"]
     shown = 3 if (result.get("environment") or "take-cover") == "take-cover" else 2
     return head[:shown], [row[:shown] for row in rows]
@@ -84,6 +87,18 @@ def about_losses(result: dict[str, Any]) -> str:
             f"{d['done_weight']:g} times; unweighted it is {own:.4f} nats per tic, where a "
             f"constant chance has {base:.4f}."
         )
+    if "rewards" in result:
+        r = result["rewards"]
+        limited = "" if r["limit"] is None else f", limited to +- {r['limit']:g}"
+        said.append(
+            f"The rewards{limited} have a variance of {r['variance']:.3f}; their mean is "
+            f"{r['mean']:.3f} a tic, M's guesses' {r['predicted_mean']:.3f}."
+        )
+        if r["correlation"] is not None:
+            said.append(
+                f"Summed over {r['window']} tics ({r['windows']} times), guesses and rewards "
+                f"correlate at {r['correlation']:.2f}."
+            )
     return " ".join(said)
 
 

@@ -15,17 +15,22 @@ from worldmodels_fast.stages.run import Run, write_json
 
 
 def stage_fidelity(run: Run) -> dict[str, Any]:
-    """Compare how long fixed policies survive in the dream and in the game.
+    """Compare what comes of fixed policies in the dream and in the game.
+
+    That is how long they survive; where M predicts rewards, what they are paid.
 
     Raises:
-        ValueError: M predicts no end, and every dream is as long as any other.
+        ValueError: M predicts neither, and every dream is like any other.
     """
-    if not run.config.rnn.predicts_done:
-        raise ValueError("fidelity: M predicts no end of an episode (rnn.predicts_done)")
+    if not (run.config.rnn.predicts_done or run.config.rnn.predicts_reward):
+        raise ValueError(
+            "fidelity: M predicts no end of an episode (rnn.predicts_done) and no reward "
+            "(rnn.predicts_reward)"
+        )
     config = run.config.fidelity
     dream = Dream(
         run.load_mdn_rnn(),
-        None,
+        run.new_controller(),  # policies keep to its actions
         run.first_latents(),
         **{**run.dream_settings(), "temperature": 1.0},
     )
@@ -38,7 +43,7 @@ def stage_fidelity(run: Run) -> dict[str, Any]:
         folder=run.folder / "game",
     )
     write_fidelity(run.folder / "fidelity.json", rows)
-    return {row.player: row.ratio for row in rows}
+    return {row.player: row.difference if row.ratio is None else row.ratio for row in rows}
 
 
 def stage_quality(run: Run) -> dict[str, Any]:
@@ -56,6 +61,7 @@ def stage_quality(run: Run) -> dict[str, Any]:
             policies=config.collect.policies,
             seed=config.seed,
             latent=config.rnn.latent,
+            reward_limit=config.rnn.reward_limit,
             on_part=lambda name: progress.update(progress.done + 1, name),
         )
     result["held_out"] = not set(shards) & set(training)

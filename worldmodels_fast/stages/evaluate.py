@@ -62,12 +62,12 @@ def stage_evaluate(run: Run) -> dict[str, Any]:
             f"after generation {best['generation'] + 1}: {said}."
         )
     save_evaluations(evaluations, run.folder / "evaluation.json")
-    if world.mdn_rnn.predicts_done:
+    if world.mdn_rnn.predicts_done or world.mdn_rnn.predicts_reward:
         rows = [
             controller_row(
                 name,
                 player,
-                [episode.steps for episode in evaluations[name].episodes],
+                evaluations[name].episodes,
                 run.config.fidelity.dream_episodes,
                 seed=run.config.seed,
             )

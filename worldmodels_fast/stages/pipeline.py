@@ -107,7 +107,7 @@ STAGES: dict[str, Stage] = {
         ("fidelity", "death"),
         ("encode", "train-rnn"),
         ("fidelity.json",),
-        wanted=lambda config: config.rnn.predicts_done,
+        wanted=lambda config: config.rnn.predicts_done or config.rnn.predicts_reward,
     ),
     "quality": Stage(
         stage_quality,
