@@ -409,6 +409,7 @@ def test_rows_of_rewards_are_told(tmp_path, capsys):
     assert "end of an episode" not in page
 
 
+@pytest.mark.slow
 def test_a_worlds_dream_is_compared_by_rewards(tmp_path, toy):
     world = paying_world(2.0, environment="toy", dream={"max_steps": 7}, seed=1)
     world.save(tmp_path / "world")
