@@ -31,13 +31,21 @@ def beside_untrained(mdn_rnn: MDNRNN, seed: int) -> MDNRNN:
         mdn_rnn: the trained M, hidden size H.
         seed: of the untrained weights.
     """
-    sizes = (mdn_rnn.latent_dim, mdn_rnn.action_dim)
     hidden = mdn_rnn.hidden_dim
-    rest = mdn_rnn.n_mixtures, mdn_rnn.predicts_done, mdn_rnn.predicts_reward
+
+    def sized(hidden_dim: int) -> MDNRNN:
+        return MDNRNN(
+            mdn_rnn.latent_dim,
+            mdn_rnn.action_dim,
+            hidden_dim,
+            mdn_rnn.n_mixtures,
+            mdn_rnn.predicts_done,
+            mdn_rnn.predicts_reward,
+        )
+
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        untrained = MDNRNN(*sizes, hidden, *rest)
-        both = MDNRNN(*sizes, 2 * hidden, *rest)
+        untrained, both = sized(hidden), sized(2 * hidden)
     pair = (mdn_rnn, untrained)
     both.weight_ih.copy_(_by_gate(*(m.weight_ih for m in pair)))
     both.bias.copy_(_by_gate(*(m.bias for m in pair)))
