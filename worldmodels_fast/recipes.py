@@ -420,7 +420,7 @@ def car_racing_quick() -> RunConfig:
         collect=CollectConfig(episodes=600, policies=("random-linear", "held-random")),
         vae=VAEConfig(
             latent_dim=32,
-            steps=10_000,
+            steps=5_000,
             learning_rate=5e-4,
             final_learning_rate=2e-5,
             reconstruction_weight=3.0,
@@ -431,10 +431,9 @@ def car_racing_quick() -> RunConfig:
         controller=dataclasses.replace(paper.controller, search="features"),
         evolve=EvolveConfig(
             where="game",
-            generations=60,
+            generations=80,
             sigma0=0.03,
             rollouts=2,
-            rollout_schedule=((20, 4), (45, 8)),
             temperature=1.0,
             max_steps=1000,
             patience=100,
