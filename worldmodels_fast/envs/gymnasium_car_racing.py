@@ -5,6 +5,8 @@ For final scores: nothing of `car_racing.py` and its renderer takes part. About 
 
 from __future__ import annotations
 
+import warnings
+
 import gymnasium
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +38,10 @@ def make_gymnasium_car_racing(
         domain_randomize: Gymnasium's.
         max_steps: steps after which an episode is truncated, by Gymnasium's `TimeLimit`.
     """
+    with warnings.catch_warnings():
+        # Box2D's types warn of themselves; where warnings are errors, that would crash Python.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import gymnasium.envs.box2d
     env = gymnasium.make(
         "CarRacing-v3",
         max_episode_steps=max_steps,
