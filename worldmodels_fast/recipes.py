@@ -410,8 +410,8 @@ def car_racing_quick() -> RunConfig:
 
     Beyond the paper's: half of the episodes are of held actions, which stay on the road for longer
     (89% of their steps, at a speed of 4; of the random linear policy's 34%, at 21; either visits 20
-    tiles); learning rates fall on a cosine; members have few rollouts at first, and those that come
-    no further are given up; CMA-ES searches in units of what C's parameters do.
+    tiles); learning rates fall on a cosine; members have two rollouts instead of 16, and those that
+    come no further are given up; CMA-ES searches in units of what C's parameters do.
     """
     paper = car_racing_paper()
     return dataclasses.replace(
