@@ -16,7 +16,6 @@ from worldmodels_fast.collection import CollectConfig, ShardTask, collect_shard
 from worldmodels_fast.evaluation import (
     FidelityRow,
     disagreements,
-    dream_returns,
     fidelity_table,
 )
 from worldmodels_fast.evolution import EvolveConfig
@@ -346,12 +345,12 @@ def paying_world(reward=0.5, predicts_done=False, **config):
 
 def test_returns_of_fixed_policies_in_the_dream():
     dream = paying_world().dream(max_steps=12)
-    np.testing.assert_allclose(dream_returns(dream, "uniform", 5, seed=1), 6.0, rtol=1e-5)
-    np.testing.assert_allclose(dream_returns(dream, "left", 3, seed=1, steps=20), 10.0, rtol=1e-5)
+    np.testing.assert_allclose(dream.play_policy("uniform", 5, seed=1)[0], 6.0, rtol=1e-5)
+    np.testing.assert_allclose(dream.play_policy("left", 3, seed=1, steps=20)[0], 10.0, rtol=1e-5)
     deadly = paying_world(predicts_done=True).dream(max_steps=60)
     lengths = deadly.survival_of("uniform", 30, seed=2)
     assert lengths.min() < 60
-    returns = dream_returns(deadly, "uniform", 30, seed=2)
+    returns = deadly.play_policy("uniform", 30, seed=2)[0]
     np.testing.assert_allclose(returns, 0.5 * lengths, rtol=1e-5)
 
 

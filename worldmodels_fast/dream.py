@@ -50,7 +50,7 @@ class Dream:
     Args:
         mdn_rnn: `MDNRNN` or `ops.MDNRNNWeights`; it is copied, later changes are not seen.
         controller: `LinearController` or `ops.ControllerSpec`: what a parameter vector means.
-            None if only fixed policies are to be played (`survival_of`).
+            None if only fixed policies are to be played (`play_policy`).
         initial_latents: (mu, logvar), (I, Z) float32 each: stored first frames of the real game.
         temperature: tau > 0. More is noisier, and harder to exploit.
         max_steps: steps after which a rollout ends.
@@ -169,12 +169,19 @@ class Dream:
         return DreamResult(returns, lengths)
 
     def survival_of(self, policy: str, episodes: int = 256, seed: int = 0) -> npt.NDArray[np.int32]:
-        """Steps that a fixed policy survives in the dream, (episodes,) int32.
+        """Steps that a fixed policy survives in the dream, (episodes,) int32; see `play_policy`."""
+        return self.play_policy(policy, episodes, seed)[1]
+
+    def play_policy(
+        self, policy: str, episodes: int = 256, seed: int = 0, steps: int | None = None
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+        """Let a fixed policy play in the dream: returns (episodes,) float64, lengths int32.
 
         Args:
             policy: a name of `policies.POLICY_NAMES`.
             episodes: how many; they are stepped side by side.
             seed: 0 <= seed < 2**64.
+            steps: of each, unless M ends it; None for the dream's own most.
         """
         if episodes < 1:
             raise ValueError(f"episodes: expected at least 1, got {episodes}")
@@ -183,19 +190,23 @@ class Dream:
         players = PolicyBatch(policy, rngs, self.squash)
         z = self.first_latents(np.random.default_rng((seed, 0)), episodes)
         h, c = np.zeros((2, episodes, self.weights.hidden_dim), np.float32)
+        returns = np.zeros(episodes, np.float64)
         lengths = np.zeros(episodes, np.int32)
         alive = np.arange(episodes)  # rows are dropped as their episodes end
-        for t in range(self.max_steps):
+        for t in range(self.max_steps if steps is None else steps):
             restart = np.full(alive.size, t == 0, np.float32)
             action = players.act()[alive]
-            z, h, c, done = self.step(z, action, h, c, restart, seed, t, threads=threads)
+            z, h, c, done, reward = self.step_with_reward(
+                z, action, h, c, restart, seed, t, threads=threads
+            )
+            returns[alive] += reward
             lengths[alive] = t + 1
             keep = ~done
             if not keep.all():
                 alive, z, h, c = alive[keep], z[keep], h[keep], c[keep]
             if alive.size == 0:
                 break
-        return lengths
+        return returns, lengths
 
     def step(
         self,

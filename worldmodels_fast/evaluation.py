@@ -32,10 +32,10 @@ from worldmodels_fast.agent import World
 from worldmodels_fast.dream import Dream
 from worldmodels_fast.encoder import VAEPrecision, resolved
 from worldmodels_fast.evolution import derive_seed
-from worldmodels_fast.policies import FIDELITY_POLICIES, PolicyBatch, make_policy
+from worldmodels_fast.policies import FIDELITY_POLICIES, make_policy
 from worldmodels_fast.rollout import Episode, EpisodeResult, Latent
 from worldmodels_fast.squash import Squash
-from worldmodels_fast.workers import n_workers, run_tasks
+from worldmodels_fast.workers import run_tasks
 
 __all__ = [
     "EpisodeScore",
@@ -43,7 +43,6 @@ __all__ = [
     "FidelityRow",
     "Summary",
     "disagreements",
-    "dream_returns",
     "evaluate_agent",
     "evaluate_policies",
     "evaluate_policy",
@@ -458,7 +457,7 @@ def fidelity(
         measure = measured_by(dream)
         dreamt: npt.ArrayLike
         if measure == "reward":
-            dreamt = dream_returns(dream, policy, dream_episodes, noise, steps)
+            dreamt = dream.play_policy(policy, dream_episodes, noise, steps)[0]
         else:
             dreamt = dream.survival_of(policy, dream_episodes, noise)
         scores = measured(game.episodes, measure)
@@ -474,39 +473,6 @@ def measured_by(dream: Dream) -> Measure:
 def measured(episodes: Sequence[EpisodeScore], measure: Measure) -> list[float]:
     """The steps or the scores of some episodes of the game."""
     return [float(e.steps) if measure == "steps" else e.score for e in episodes]
-
-
-def dream_returns(
-    dream: Dream, policy: str, episodes: int, seed: int, steps: int | None = None
-) -> npt.NDArray[np.float64]:
-    """Sums of the rewards that M predicts for a fixed policy in the dream, (episodes,).
-
-    Args:
-        dream: of an M that predicts rewards.
-        policy: a name of `policies.POLICY_NAMES`.
-        episodes: how many; they are stepped side by side.
-        seed: 0 <= seed < 2**64.
-        steps: of each, unless M ends it; None for the dream's own most.
-    """
-    rngs = [np.random.default_rng((seed, 1, episode)) for episode in range(episodes)]
-    players = PolicyBatch(policy, rngs, dream.squash)
-    z = dream.first_latents(np.random.default_rng((seed, 0)), episodes)
-    h, c = np.zeros((2, episodes, dream.weights.hidden_dim), np.float32)
-    returns = np.zeros(episodes, np.float64)
-    alive = np.arange(episodes)  # rows are dropped as their episodes end
-    for t in range(dream.max_steps if steps is None else steps):
-        restart = np.full(alive.size, t == 0, np.float32)
-        action = players.act()[alive]
-        z, h, c, done, reward = dream.step_with_reward(
-            z, action, h, c, restart, seed, t, threads=n_workers(dream.threads)
-        )
-        returns[alive] += reward
-        keep = ~done
-        if not keep.all():
-            alive, z, h, c = alive[keep], z[keep], h[keep], c[keep]
-        if alive.size == 0:
-            break
-    return returns
 
 
 def fidelity_table(rows: Sequence[FidelityRow]) -> str:
