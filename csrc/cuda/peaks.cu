@@ -117,7 +117,7 @@ double best_rate(int device, double seconds, double work, int blocks_per_process
 }  // namespace
 
 double peak_rate(Precision precision, int device, double seconds) {
-  check_dims(MdnRnnDims{1, 1, 1, 1, false}, precision);
+  check_dims(MdnRnnDims{1, 1, 1, 1, false, false}, precision);
   const bool half = precision == Precision::kFp16;
   const double matrix = 2.0 * 16 * 8 * 16 * kSumsOfAWarp * kWarps;
   const double plain = 2.0 * 4 * kSumsOfAWarp * kThreads;
