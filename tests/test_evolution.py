@@ -237,8 +237,19 @@ def test_rollouts_grow_by_a_schedule(tmp_path):
         evolve(stop_at(4), 6, config, **paths(tmp_path / "cut"))
     resumed = evolve(sphere, 6, config, **paths(tmp_path / "cut"))
     np.testing.assert_array_equal(resumed.params, whole.params)
-    with pytest.raises(ValueError, match="rollout_schedule: "):
+    with pytest.raises(ValueError, match=r"rollout_schedule: generation 2 .* 5 .* now it .* 3;"):
         evolve(sphere, 6, CONFIG, **paths(tmp_path / "cut"))
+
+
+def test_a_schedule_may_change_for_what_is_to_come(tmp_path):
+    planned = replace(CONFIG, rollout_schedule=((5, 6),))
+    with pytest.raises(Stop):
+        evolve(stop_at(4), 6, planned, **paths(tmp_path / "changed"))
+    config = replace(CONFIG, rollout_schedule=((4, 5),))
+    changed = evolve(sphere, 6, config, **paths(tmp_path / "changed"))
+    whole = evolve(sphere, 6, config, **paths(tmp_path / "whole"))
+    np.testing.assert_array_equal(changed.params, whole.params)
+    assert without_seconds(tmp_path / "changed") == without_seconds(tmp_path / "whole")
 
 
 def test_means_may_be_scored_elsewhere(tmp_path):
@@ -301,7 +312,7 @@ def test_returns_that_are_not_numbers_or_misshapen_are_named(tmp_path):
 
 def test_a_state_of_other_settings_or_a_broken_one_is_refused(tmp_path):
     evolve(sphere, 6, CONFIG, **paths(tmp_path))
-    with pytest.raises(ValueError, match="rollouts: 3, now 4"):
+    with pytest.raises(ValueError, match=r"rollouts, .*: generation 0 .* 3 rollouts .* 4; only"):
         evolve(sphere, 6, replace(CONFIG, rollouts=4), **paths(tmp_path))
     with pytest.raises(ValueError, match="n_params: 6, now 7"):
         evolve(sphere, 7, CONFIG, **paths(tmp_path))

@@ -242,6 +242,7 @@ def evolve(
     identity = _identity(n_params, config, seed)
     if state_path.exists():
         state = _load(state_path, identity)
+        _check_rollouts(state.history, config)
     else:
         state = _State(
             identity, _start(n_params, config, seed), np.random.RandomState(seed % 2**32)
@@ -396,7 +397,21 @@ def _identity(n_params: int, config: EvolveConfig, seed: int) -> Record:
     """The settings that a state belongs to: all but how long to go on, and who does the work."""
     settings = asdict(config)
     del settings["generations"], settings["max_minutes"], settings["workers"]
+    del settings["rollouts"], settings["rollout_schedule"]  # see `_check_rollouts`
     return {"n_params": n_params, "seed": seed, **settings}
+
+
+def _check_rollouts(history: list[Record], config: EvolveConfig) -> None:
+    """Refuse a schedule by which other generations would have been played; the rest may change."""
+    for record in history:
+        generation, played = record["generation"], record["rollouts"]
+        if played != config.rollouts_in(generation):
+            raise ValueError(
+                f"rollouts, rollout_schedule: generation {generation} was played with {played} "
+                f"rollouts of each member, now it would be {config.rollouts_in(generation)}; only "
+                f"generations from {len(history)} on may have others. Use the same, or another run "
+                "folder, or delete the state to begin anew"
+            )
 
 
 def _finished(state: _State, config: EvolveConfig) -> str | None:

@@ -410,8 +410,10 @@ def car_racing_quick() -> RunConfig:
 
     Beyond the paper's: half of the episodes are of held actions, which stay on the road for longer
     (89% of their steps, at a speed of 4; of the random linear policy's 34%, at 21; either visits 20
-    tiles); learning rates fall on a cosine; members have two rollouts instead of 16, and those that
-    come no further are given up; CMA-ES searches in units of what C's parameters do.
+    tiles); learning rates fall on a cosine; M and C are fed the mean of what V says, not a sample
+    (M is trained on samples); members have two rollouts, later four and eight, instead of 16, and
+    those that come no further are given up; CMA-ES searches in units of what C's parameters do and
+    learns a step for each of them.
     """
     paper = car_racing_paper()
     return dataclasses.replace(
@@ -428,18 +430,20 @@ def car_racing_quick() -> RunConfig:
         rnn=dataclasses.replace(
             paper.rnn, epochs=6, batch=50, chunk=100, learning_rate=2e-3, final_learning_rate=1e-5
         ),
-        controller=dataclasses.replace(paper.controller, search="features"),
+        controller=dataclasses.replace(paper.controller, latent="mu", search="features"),
         evolve=EvolveConfig(
             where="game",
-            generations=80,
+            generations=150,
             sigma0=0.03,
             rollouts=2,
+            rollout_schedule=((90, 4), (140, 8)),
             temperature=1.0,
             max_steps=1000,
             patience=100,
             eval_every=10,
             eval_rollouts=64,
             vae_precision="auto",
+            cma_options={"CMA_diagonal": True},
         ),
         evaluate=EvaluateConfig(vae_precision="auto"),
     )

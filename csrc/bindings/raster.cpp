@@ -124,9 +124,7 @@ void CarRacingRenderer::draw(const py::list& state, const py::object& score,
   if (!small) {
     scene_.draw(car, colours_data_, digits, pixels);
   } else {
-    std::array<uint8_t, 3 * kFrame * kFrame> whole{};
-    scene_.draw(car, colours_data_, digits, whole.data());
-    crop_and_shrink(whole.data(), pixels);
+    scene_.draw_small(car, colours_data_, pixels);
   }
 }
 

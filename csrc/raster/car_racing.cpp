@@ -89,6 +89,45 @@ bool meet(const Box& a, const Box& b) {
   return a.left <= b.right && b.left <= a.right && a.low <= b.high && b.low <= a.high;
 }
 
+// Rows 0 to 83 of a frame, area-averaged to (kSmallFrame, kSmallFrame, 3), rounded half up.
+void crop_and_shrink(const uint8_t* frame, uint8_t* small) {
+  // Rows: 16 units each, 21 to one of the result, which are of two rows or three. Columns: 2 units
+  // each, 3 to one of the result; so two pixels of the result are made of three.
+  constexpr int kRowUnits = 16, kSmallRowUnits = 21, kUnits = 3 * kSmallRowUnits;
+  constexpr size_t kBytes = 3 * kFrame;
+  std::array<uint16_t, kBytes + 3> sum{};
+  std::array<uint8_t, kBytes + 1> first{}, second{};  // at each byte, if the pixel began there
+  for (int y = 0; y < kSmallFrame; ++y) {
+    const int begin = kSmallRowUnits * y, end = begin + kSmallRowUnits;
+    const int top = begin / kRowUnits, bottom = (end - 1) / kRowUnits;
+    const auto of_top = static_cast<uint16_t>(kRowUnits * (top + 1) - begin);
+    const auto of_bottom = static_cast<uint16_t>(end - kRowUnits * bottom);
+    const auto of_middle = static_cast<uint16_t>(kSmallRowUnits - of_top - of_bottom);
+    const uint8_t* upper = frame + static_cast<ptrdiff_t>(kBytes) * top;
+    const uint8_t* lower = frame + static_cast<ptrdiff_t>(kBytes) * bottom;
+    const uint8_t* middle = upper + kBytes;  // of no weight where it is the lower one
+    for (size_t i = 0; i < kBytes; ++i) {
+      sum[i] =
+          static_cast<uint16_t>(of_top * upper[i] + of_middle * middle[i] + of_bottom * lower[i]);
+    }
+    for (size_t i = 0; i < kBytes; ++i) {
+      const auto a = static_cast<uint16_t>(2 * sum[i] + sum[i + 3] + kUnits / 2);
+      const auto b = static_cast<uint16_t>(sum[i] + 2 * sum[i + 3] + kUnits / 2);
+      first[i] = static_cast<uint8_t>(a / kUnits);
+      second[i] = static_cast<uint8_t>(b / kUnits);
+    }
+    // Four bytes at a time, the last of which the next pixel overwrites, if there is one.
+    constexpr size_t kLast = kSmallFrame / 2 - 1;
+    for (size_t x = 0; x < kLast; ++x) {
+      std::memcpy(small + 6 * x, &first[9 * x], 4);
+      std::memcpy(small + 6 * x + 3, &second[9 * x + 3], 4);
+    }
+    std::memcpy(small + 6 * kLast, &first[9 * kLast], 3);
+    std::memcpy(small + 6 * kLast + 3, &second[9 * kLast + 3], 3);
+    small += 3 * kSmallFrame;
+  }
+}
+
 }  // namespace
 
 // From metres to the window's pixels: x to the right, y up.
@@ -445,51 +484,23 @@ CarRacingScene::CarRacingScene(CarShape shape)
 
 CarRacingScene::~CarRacingScene() = default;
 
-void CarRacingScene::draw(const CarState& state, const Colour* colours, const uint8_t* score,
-                          uint8_t* frame) {
+void CarRacingScene::draw_scene(const CarState& state, const Colour* colours, uint8_t* frame) {
   const Camera camera(state);
   std::memset(frame, 0, 3 * kFrame * kSceneRows);
   draw_ground(camera, frame);
   draw_road(camera, colours, frame);
   draw_car(camera, state, frame);
+}
+
+void CarRacingScene::draw(const CarState& state, const Colour* colours, const uint8_t* score,
+                          uint8_t* frame) {
+  draw_scene(state, colours, frame);
   draw_dashboard(state, score, frame);
 }
 
-void crop_and_shrink(const uint8_t* frame, uint8_t* small) {
-  // Rows: 16 units each, 21 to one of the result. Columns: 2 units each, 3 to one of the result; so
-  // two pixels of the result are made of three.
-  constexpr int kRowUnits = 16, kSmallRowUnits = 21, kUnits = 3 * kSmallRowUnits;
-  constexpr size_t kBytes = 3 * kFrame;
-  std::array<uint16_t, kBytes> sum{};
-  std::array<uint8_t, kBytes> first{}, second{};  // at each byte, if the pixel began there
-  int row = 0, left = kRowUnits;                  // units of the row not yet used
-  for (int y = 0; y < kSmallFrame; ++y) {
-    sum.fill(0);
-    for (int missing = kSmallRowUnits; missing > 0;) {
-      const int take = std::min(missing, left);
-      const uint8_t* in = frame + static_cast<ptrdiff_t>(kBytes) * row;
-      for (size_t i = 0; i < kBytes; ++i) {
-        sum[i] = static_cast<uint16_t>(sum[i] + take * in[i]);
-      }
-      missing -= take;
-      left -= take;
-      if (left == 0) {
-        ++row;
-        left = kRowUnits;
-      }
-    }
-    for (size_t i = 0; i + 3 < kBytes; ++i) {
-      const auto a = static_cast<uint16_t>(2 * sum[i] + sum[i + 3] + kUnits / 2);
-      const auto b = static_cast<uint16_t>(sum[i] + 2 * sum[i + 3] + kUnits / 2);
-      first[i] = static_cast<uint8_t>(a / kUnits);
-      second[i] = static_cast<uint8_t>(b / kUnits);
-    }
-    for (size_t x = 0; x < kSmallFrame / 2; ++x) {
-      std::memcpy(small, &first[9 * x], 3);
-      std::memcpy(small + 3, &second[9 * x + 3], 3);
-      small += 6;
-    }
-  }
+void CarRacingScene::draw_small(const CarState& state, const Colour* colours, uint8_t* small) {
+  draw_scene(state, colours, scene_.data());
+  crop_and_shrink(scene_.data(), small);
 }
 
 }  // namespace wmf

@@ -80,6 +80,9 @@ class CarRacingScene {
   // `score` is the score's picture in grey (kScore, kScore). All numbers are finite.
   void draw(const CarState& state, const Colour* colours, const uint8_t* score, uint8_t* frame);
 
+  // The same without the dashboard, area-averaged to `small` (kSmallFrame, kSmallFrame, 3).
+  void draw_small(const CarState& state, const Colour* colours, uint8_t* small);
+
  private:
   struct Vertex {
     double x, y;                             // metres
@@ -102,6 +105,7 @@ class CarRacingScene {
   struct Polygon;
 
   void make_layer(const double* quads, const std::vector<int32_t>& members);
+  void draw_scene(const CarState& state, const Colour* colours, uint8_t* frame);
   void draw_ground(const Camera& camera, uint8_t* frame);
   Point place(const Vertex& vertex, const Camera& camera) const;
   void draw_road(const Camera& camera, const Colour* colours, uint8_t* frame);
@@ -118,9 +122,7 @@ class CarRacingScene {
   std::vector<Point> points_;  // of one layer's vertices, on the frame; where they are known
   std::vector<uint8_t> known_;
   std::vector<Polygon> hull_;
+  std::array<uint8_t, 3 * kFrame * kFrame> scene_{};  // that draw_small shrinks
 };
-
-// Rows 0 to 83 of a frame, area-averaged to (kSmallFrame, kSmallFrame, 3), rounded half up.
-void crop_and_shrink(const uint8_t* frame, uint8_t* small);
 
 }  // namespace wmf
