@@ -301,4 +301,4 @@ def test_an_ablation_takes_the_settings_of_the_run_that_it_is_from(capsys, tmp_p
 def test_a_mistyped_world_is_told_the_worlds(capsys):
     status, _, err = main(capsys, "evaluate", "take-cove")
     assert status == 2
-    assert "or name a world (take-cover)" in err
+    assert "or name a world (car-racing, take-cover)" in err
