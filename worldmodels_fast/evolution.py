@@ -404,13 +404,13 @@ def _identity(n_params: int, config: EvolveConfig, seed: int) -> Record:
 def _check_rollouts(history: list[Record], config: EvolveConfig) -> None:
     """Refuse a schedule by which other generations would have been played; the rest may change."""
     for record in history:
-        generation, played = record["generation"], record["rollouts"]
-        if played != config.rollouts_in(generation):
+        generation, now = record["generation"], config.rollouts_in(record["generation"])
+        if (played := record.get("rollouts", now)) != now:  # earlier versions did not record them
             raise ValueError(
                 f"rollouts, rollout_schedule: generation {generation} was played with {played} "
-                f"rollouts of each member, now it would be {config.rollouts_in(generation)}; only "
-                f"generations from {len(history)} on may have others. Use the same, or another run "
-                "folder, or delete the state to begin anew"
+                f"rollouts of each member, now it would be {now}; only generations from "
+                f"{len(history)} on may have others. Use the same, or another run folder, or "
+                "delete the state to begin anew"
             )
 
 
