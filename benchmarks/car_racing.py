@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from worldmodels_fast.bench.machine import describe_machine
+from worldmodels_fast.bench.protocol.machine import describe_machine
 from worldmodels_fast.envs.car_racing import CarRacingEnv
 
 Action = npt.NDArray[np.float32]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from worldmodels_fast.bench.processes import Unavailable
+from worldmodels_fast.bench.protocol.processes import Unavailable
 
 THREADS = min(2, os.cpu_count() or 1)
 

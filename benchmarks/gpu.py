@@ -214,8 +214,9 @@ def exercise() -> int:
     """Run all kernels in small, odd sizes, both precisions and every plan, checked."""
     os.environ["WMF_BACKEND"] = "cuda"
     from worldmodels_fast import ops
-    from worldmodels_fast.bench import cases, ours
-    from worldmodels_fast.bench.gpu import PLANS, DeviceDream
+    from worldmodels_fast.bench import ours
+    from worldmodels_fast.bench.protocol import cases
+    from worldmodels_fast.bench.sections.gpu import PLANS, DeviceDream
 
     odd = cases.random_case("odd", 17, 2, 33, 3, True)
     for case in (odd, cases.random_case("one of all", 1, 1, 1, 1, True)):
@@ -236,7 +237,7 @@ def exercise() -> int:
 
 def bench(out: Path, seconds: float) -> dict[str, Any]:
     """Run the benchmarks; their tables go beside the file."""
-    from worldmodels_fast.bench import gpu as gpu_bench
+    from worldmodels_fast.bench.sections import gpu as gpu_bench
 
     folder = out.resolve().parent
     try:

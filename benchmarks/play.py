@@ -31,13 +31,14 @@ import numpy as np
 import torch
 
 from worldmodels_fast import MDNRNN, VAE, LinearController, World, load_pretrained, ops
-from worldmodels_fast.agent import Agent
-from worldmodels_fast.bench.machine import describe_machine
-from worldmodels_fast.envs import ENVIRONMENTS
-from worldmodels_fast.players import Players
-from worldmodels_fast.rollout import SLOTS_PER_WORKER, Episode, EpisodeResult
-from worldmodels_fast.slots import SlotNoise
-from worldmodels_fast.workers import n_workers
+from worldmodels_fast.bench.protocol.machine import describe_machine
+from worldmodels_fast.envs.registry import ENVIRONMENTS
+from worldmodels_fast.rollout.episodes import Episode, EpisodeResult
+from worldmodels_fast.rollout.game import SLOTS_PER_WORKER
+from worldmodels_fast.rollout.players import Players
+from worldmodels_fast.rollout.slots import SlotNoise
+from worldmodels_fast.utils.processes import n_workers
+from worldmodels_fast.world.agent import Agent
 
 Result = dict[str, Any]
 

@@ -36,13 +36,16 @@ import numpy.typing as npt
 import torch
 from scipy import stats
 
-from worldmodels_fast import World, envs, load_pretrained, ops, recipes, reference
-from worldmodels_fast.bench.cases import make_case
-from worldmodels_fast.dream import Dream
-from worldmodels_fast.evaluation import evaluate_agent, summary
-from worldmodels_fast.evolution import derive_seed, evolve
+from worldmodels_fast import World, envs, load_pretrained, ops, reference
+from worldmodels_fast.bench.protocol.cases import make_case
+from worldmodels_fast.dream.dream import Dream
+from worldmodels_fast.evaluation.evaluate import evaluate_agent
+from worldmodels_fast.evaluation.statistics import summary
+from worldmodels_fast.evolution.cma import evolve
+from worldmodels_fast.experiments.recipes.registry import make_recipe
+from worldmodels_fast.types import Floats
+from worldmodels_fast.utils.seeding import derive_seed
 
-F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Result = dict[str, Any]
 
@@ -154,9 +157,9 @@ def coarse(weights: ops.MDNRNNWeights, bits: int = COARSE_BITS) -> ops.MDNRNNWei
     """
     largest = 2 ** (bits - 1) - 1
 
-    def rounded(w: F32) -> F32:
+    def rounded(w: Floats) -> Floats:
         scale = np.maximum(np.abs(w).max(axis=1, keepdims=True), 1e-30) / largest
-        near: F32 = (np.round(w / scale) * scale).astype(np.float32)
+        near: Floats = (np.round(w / scale) * scale).astype(np.float32)
         return near
 
     first = int(weights.predicts_done) + int(weights.predicts_reward)
@@ -178,7 +181,7 @@ class Store:
         self.inputs = "/".join(inputs)
         folder.mkdir(parents=True, exist_ok=True)
 
-    def get(self, name: str, settings: Result, make: Callable[[], F32]) -> F32:
+    def get(self, name: str, settings: Result, make: Callable[[], Floats]) -> Floats:
         """The array kept under this name and these settings, made now if there is none."""
         text = json.dumps([self.inputs, settings], sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -188,7 +191,7 @@ class Store:
             with unfinished.open("wb") as file:
                 np.save(file, make())
             os.replace(unfinished, path)
-        array: F32 = np.load(path)
+        array: Floats = np.load(path)
         return array
 
 
@@ -219,7 +222,7 @@ class Setup:
             return dream
         return self.world.dream(threads=self.threads, backend=self.backend, precision=precision)
 
-    def returns(self, precision: str, members: F32, rollouts: int, stream: str) -> F32:
+    def returns(self, precision: str, members: Floats, rollouts: int, stream: str) -> Floats:
         """Returns (P, rollouts), 1,000 rollouts at a time: a killed command loses few."""
         made: list[Dream] = []
         parts = []
@@ -227,10 +230,10 @@ class Setup:
             n = min(1000, rollouts - first)
             seed = derive_seed(0, f"precision/{stream}", first)
 
-            def play(n: int = n, seed: int = seed) -> F32:
+            def play(n: int = n, seed: int = seed) -> Floats:
                 if not made:
                     made.append(self.dream(precision))
-                returns: F32 = made[0].evaluate(members, rollouts=n, seed=seed).returns
+                returns: Floats = made[0].evaluate(members, rollouts=n, seed=seed).returns
                 return returns
 
             settings = {
@@ -249,9 +252,9 @@ def coarse_name() -> str:
     return f"{COARSE_BITS}-bit weights"
 
 
-def bundled_params(world: World) -> F32:
+def bundled_params(world: World) -> Floats:
     """The world's controller, (n_params,)."""
-    params: F32 = world.controller.flat.detach().numpy().copy()
+    params: Floats = world.controller.flat.detach().numpy().copy()
     return params
 
 
@@ -264,19 +267,19 @@ def bundled_params(world: World) -> F32:
 class States:
     """N rows that M is stepped from, float32."""
 
-    z: F32
-    action: F32
-    h: F32
-    c: F32
-    restart: F32 | None
+    z: Floats
+    action: Floats
+    h: Floats
+    c: Floats
+    restart: Floats | None
 
 
-def dreamed_states(dream: Dream, spec: ops.ControllerSpec, params: F32, rows: int) -> States:
+def dreamed_states(dream: Dream, spec: ops.ControllerSpec, params: Floats, rows: int) -> States:
     """States that a dream passes through: steps 1, 8, 64 and 256 of rollouts still alive."""
     rng = np.random.default_rng(1)
     h, c = np.zeros((2, rows, dream.weights.hidden_dim), np.float32)
     z = dream.first_latents(rng, rows)
-    kept: list[tuple[F32, ...]] = []
+    kept: list[tuple[Floats, ...]] = []
     for t in range(257):
         action = ops.controller_forward(spec, params[None], z, h, c)
         restart = np.full(len(z), t == 0, np.float32)
@@ -382,7 +385,7 @@ def one_step_part(setup: Setup) -> Result:
 # ------------------------------------------------------------------------------------------------
 
 
-def log_density(step: ops.MDNRNNStep[F32], z: F32, temperature: float) -> F64:
+def log_density(step: ops.MDNRNNStep[Floats], z: Floats, temperature: float) -> F64:
     """Log density (N,) of the next latents z (N, Z), over all their dimensions."""
     logmix = step.logmix.astype(np.float64) / temperature
     logmix -= logmix.max(axis=2, keepdims=True)
@@ -505,7 +508,7 @@ def returns_part(setup: Setup) -> Result:
     return result
 
 
-def population_of(world: World) -> F32:
+def population_of(world: World) -> Floats:
     """64 controllers from hopeless to the bundled one: a ranking of equals would be noise."""
     rng = np.random.default_rng(7)
     best = bundled_params(world)
@@ -587,7 +590,7 @@ def evolve_part(setup: Setup, args: argparse.Namespace, out: Path) -> Result:
     print("| --- | --- | --- | --- |", flush=True)
     for seed in args.evolve_seeds:
         for precision in scores:
-            config = recipes.make_recipe(RECIPE).evolve
+            config = make_recipe(RECIPE).evolve
             config = dataclasses.replace(config, precision=precision)
             if args.generations is not None:
                 config = dataclasses.replace(config, generations=args.generations)

@@ -7,8 +7,8 @@ import pytest
 from contestants import THREADS, checked
 
 from worldmodels_fast.bench import ours
-from worldmodels_fast.bench.cases import PRECISIONS, make_case
-from worldmodels_fast.bench.rivals import RIVAL_PRECISIONS, RIVALS
+from worldmodels_fast.bench.protocol.cases import PRECISIONS, make_case
+from worldmodels_fast.bench.rivals.registry import RIVAL_PRECISIONS, RIVALS
 
 CONTESTANTS = [("ours", precision) for precision in PRECISIONS] + [
     (name, precision)

@@ -7,9 +7,9 @@ import pytest
 from contestants import checked
 
 from worldmodels_fast.bench import ours
-from worldmodels_fast.bench.cases import PRECISIONS, make_case
-from worldmodels_fast.bench.op_inputs import OPS
-from worldmodels_fast.bench.rivals import RIVALS
+from worldmodels_fast.bench.protocol.cases import PRECISIONS, make_case
+from worldmodels_fast.bench.protocol.op_inputs import OPS
+from worldmodels_fast.bench.rivals.registry import RIVALS
 
 CONTESTANTS = [
     *(("mdn_rnn_step", "ours", precision) for precision in PRECISIONS),

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from worldmodels_fast import envs, ops
 
 if TYPE_CHECKING:
-    from worldmodels_fast.agent import Agent, World
-    from worldmodels_fast.controller import LinearController
-    from worldmodels_fast.dream import Dream, DreamResult
-    from worldmodels_fast.mdn_rnn import MDNRNN
-    from worldmodels_fast.pretrained import load_pretrained
-    from worldmodels_fast.rollout import Game, GameResult
-    from worldmodels_fast.vae import VAE
+    from worldmodels_fast.dream.dream import Dream, DreamResult
+    from worldmodels_fast.models.controller import LinearController
+    from worldmodels_fast.models.mdn_rnn import MDNRNN
+    from worldmodels_fast.models.vae import VAE
+    from worldmodels_fast.rollout.game import Game, GameResult
+    from worldmodels_fast.world.agent import Agent
+    from worldmodels_fast.world.pretrained import load_pretrained
+    from worldmodels_fast.world.world import World
 
 __version__ = "0.1.0"
 
@@ -41,16 +42,16 @@ __all__ = [
 ]
 
 _HOME = {
-    "Agent": "agent",
-    "Dream": "dream",
-    "DreamResult": "dream",
-    "Game": "rollout",
-    "GameResult": "rollout",
-    "LinearController": "controller",
-    "MDNRNN": "mdn_rnn",
-    "VAE": "vae",
-    "World": "agent",
-    "load_pretrained": "pretrained",
+    "Agent": "world.agent",
+    "Dream": "dream.dream",
+    "DreamResult": "dream.dream",
+    "Game": "rollout.game",
+    "GameResult": "rollout.game",
+    "LinearController": "models.controller",
+    "MDNRNN": "models.mdn_rnn",
+    "VAE": "models.vae",
+    "World": "world.world",
+    "load_pretrained": "world.pretrained",
 }
 """The module of each name that is imported at its first use."""
 

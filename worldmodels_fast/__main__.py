@@ -1,15 +1,15 @@
 """`worldmodels-fast` and `python -m worldmodels_fast`.
 
-Apart from `cli.py`, because each spawned worker imports the command that started it: this way it
-does not import all that the command line needs, torch first of all.
+Apart from `cli/main.py`, because each spawned worker imports the command that started it: this way
+it does not import all that the command line needs, torch first of all.
 """
 
 import sys
 
 
 def main() -> int:
-    """Run the command line; see `cli.main`."""
-    from worldmodels_fast.cli import main as run
+    """Run the command line; see `cli.main.main`."""
+    from worldmodels_fast.cli.main import main as run
 
     return run()
 

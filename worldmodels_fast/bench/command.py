@@ -7,12 +7,13 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from worldmodels_fast.bench import dreams, growth, limits, machine, single_ops
 from worldmodels_fast.bench.config import BenchConfig
-from worldmodels_fast.bench.figures import draw_growth, draw_throughput
-from worldmodels_fast.bench.processes import Libraries
-from worldmodels_fast.bench.tables import Results, markdown
-from worldmodels_fast.progress import StageProgress, console
+from worldmodels_fast.bench.output.figures import draw_growth, draw_throughput
+from worldmodels_fast.bench.output.tables import Results, markdown
+from worldmodels_fast.bench.protocol import machine
+from worldmodels_fast.bench.protocol.processes import Libraries
+from worldmodels_fast.bench.sections import dreams, growth, limits, single_ops
+from worldmodels_fast.utils.progress import StageProgress, console
 
 Section = Callable[[BenchConfig, Libraries, dict[str, str]], Iterator[dict[str, Any]]]
 
@@ -33,7 +34,7 @@ def bench(config: BenchConfig) -> Results:
         RuntimeError: somebody's answer is wrong, or a process died.
     """
     if config.device == "cuda":
-        from worldmodels_fast.bench import gpu
+        from worldmodels_fast.bench.sections import gpu
 
         return gpu.bench(gpu.GpuConfig(config.out, config.models, seconds=config.seconds))
     config.check()

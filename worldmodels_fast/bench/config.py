@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from worldmodels_fast.bench.cases import CASES, PRECISIONS, split
-from worldmodels_fast.bench.machine import choose_cpus
-from worldmodels_fast.bench.rivals import RIVALS
+from worldmodels_fast.bench.protocol.cases import CASES, PRECISIONS, split
+from worldmodels_fast.bench.protocol.machine import choose_cpus
+from worldmodels_fast.bench.rivals.registry import RIVALS
 
 Model = Literal["car_racing", "doom", "take-cover"]
 Precision = Literal["fp32", "bf16", "int8"]

@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from worldmodels_fast import ops, reference
-from worldmodels_fast.bench.cases import (
-    F32,
+from worldmodels_fast.bench.protocol.cases import (
     NEVER_DONE,
     TEMPERATURE,
     Case,
     random_case,
     split,
 )
-from worldmodels_fast.bench.check import checked_rows, compare
-from worldmodels_fast.bench.op_inputs import OPS, Op, OpInputs, checked_loop
-from worldmodels_fast.bench.processes import Unavailable
-from worldmodels_fast.bench.timing import RUN_SECONDS, Loop
-from worldmodels_fast.pretrained import load_pretrained
+from worldmodels_fast.bench.protocol.check import checked_rows, compare
+from worldmodels_fast.bench.protocol.op_inputs import OPS, Op, OpInputs, checked_loop
+from worldmodels_fast.bench.protocol.processes import Unavailable
+from worldmodels_fast.bench.protocol.timing import RUN_SECONDS, Loop
+from worldmodels_fast.types import Floats
+from worldmodels_fast.world.pretrained import load_pretrained
 
 CHECKED_STEPS = 8
 
@@ -171,7 +171,7 @@ def make_contestant(op: str, inputs: OpInputs, precision: str, threads: int) -> 
         model = pack(case, precision)
         step = ops.mdn_rnn_step(model, i.z, i.action, i.h, i.c, threads=threads)
 
-        def call_step() -> ops.MDNRNNStep[F32]:
+        def call_step() -> ops.MDNRNNStep[Floats]:
             return ops.mdn_rnn_step(model, i.z, i.action, i.h, i.c, threads=threads, out=step)
 
         def answer_step() -> dict[str, Any]:
@@ -181,14 +181,14 @@ def make_contestant(op: str, inputs: OpInputs, precision: str, threads: int) -> 
     if op == "mixture_sample":
         z = np.empty_like(i.z)
 
-        def call_sample() -> F32:
+        def call_sample() -> Floats:
             return ops.mixture_sample(i.logmix, i.mu, i.logstd, TEMPERATURE, out=z)
 
         return Op(call_sample, lambda: {"z": call_sample()})
     action = np.empty_like(i.action)
     spec, params = case.spec, i.params
 
-    def call_control() -> F32:
+    def call_control() -> Floats:
         return ops.controller_forward(spec, params, i.z, i.h, i.c, out=action)
 
     return Op(call_control, lambda: {"action": call_control()})

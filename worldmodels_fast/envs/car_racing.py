@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from gymnasium.utils import EzPickle
 
 from worldmodels_fast import ops
+from worldmodels_fast.types import Doubles, Frame
 
 with warnings.catch_warnings():
     # Box2D's types warn of themselves; where warnings are errors, that would crash Python.
@@ -42,8 +42,6 @@ STEP_COST = 0.1
 
 FRAMES = ("gymnasium", "world-models")
 
-Frame = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 
 _KNOWN_STEPS = {"67a63a232af287c7e9d1d94eb06bccd7e98aa9d2ddb29f08df27b82552314438": "1.4.0"}
 """SHA-256 of the source of Gymnasium's steps that `_drive` and `CarRacingEnv.step` repeat."""
@@ -124,7 +122,7 @@ class CarRacingEnv(CarRacing):
         self.patience = patience
         self._frame_shape = (96, 96, 3) if frame == "gymnasium" else (64, 64, 3)
         self.observation_space = gymnasium.spaces.Box(0, 255, self._frame_shape, np.uint8)
-        self._track: tuple[Floats, Floats] | None = None  # what the next renderer draws
+        self._track: tuple[Doubles, Doubles] | None = None  # what the next renderer draws
         self._renderer: CarRacingRenderer | None = None  # the present episode's
         self._steps = 0
         self._tiles = 0  # visited so far

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.wrappers import TransformObservation
 
-from worldmodels_fast.envs import FRAME_SIZE
+from worldmodels_fast.envs.registry import FRAME_SIZE
+from worldmodels_fast.types import Frame
 
 __all__ = ["crop_and_shrink", "make_gymnasium_car_racing"]
 
@@ -20,8 +21,6 @@ MAX_STEPS = 1000
 
 ROWS = 84
 """Rows of a frame above the dashboard (the paper's 0 to 83 of 96)."""
-
-Frame = npt.NDArray[np.uint8]
 
 
 def make_gymnasium_car_racing(

@@ -21,6 +21,8 @@ import numpy.typing as npt
 from gymnasium import spaces
 from PIL import Image
 
+from worldmodels_fast.types import Frame
+
 MAX_STEPS = 2100
 """Tics after which an episode is truncated: the paper's limit and the score's cap."""
 
@@ -33,8 +35,6 @@ VISIBLE_ROWS = 400 / 480
 RESOLUTIONS = ("160x120", "320x240", "640x480")
 
 _ENGINE_SEEDS = 2**31 - 1
-
-Frame = npt.NDArray[np.uint8]
 
 
 class TakeCoverEnv(gymnasium.Env[Frame, npt.NDArray[np.float32]]):

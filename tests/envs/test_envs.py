@@ -1,0 +1,289 @@
+"""The real game through ViZDoom, which runs at thousands of tics a second."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from PIL import Image
+
+from worldmodels_fast import envs
+from worldmodels_fast.envs.take_cover import TakeCoverEnv
+
+ID = "worldmodels_fast/TakeCover-v0"
+LEFT, STILL, RIGHT = (np.array([a], np.float32) for a in (-1, 0, 1))
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def make_env(**settings):
+        made.append(gymnasium.make(ID, **settings))
+        return made[-1]
+
+    yield make_env
+    for env in made:
+        env.close()
+
+
+def play(env, seed, steps=40):
+    """Frames of the first steps under a swinging player; fewer if he dies."""
+    frames = [env.reset(seed=seed)[0]]
+    for t in range(steps):
+        frame, _, terminated, truncated, _ = env.step(LEFT if t // 10 % 2 else RIGHT)
+        frames.append(frame)
+        if terminated or truncated:
+            break
+    return np.stack(frames)
+
+
+def in_another_process(seed):
+    env = gymnasium.make(ID)
+    try:
+        return play(env, seed)
+    finally:
+        env.close()
+
+
+def engines(parent=None):
+    """Process ids of the Doom engines that a process (by default this one) has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        name, rest = text[text.index("(") + 1 :].rsplit(")", 1)
+        state, ppid = rest.split()[:2]
+        if name == "vizdoom" and int(ppid) == (parent or os.getpid()) and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_gymnasium_finds_nothing_wrong(make):
+    env = make(max_steps=50)
+    check_env(env.unwrapped, skip_render_check=True)
+    assert env.observation_space == gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    assert env.action_space == gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+
+def test_the_cards_environment_can_be_made():
+    for card in envs.ENVIRONMENTS.values():
+        assert card.env_id in gymnasium.registry
+        assert envs.spec_of({"environment": "take-cover"}) == envs.ENVIRONMENTS["take-cover"]
+    with pytest.raises(ValueError, match=r"environment: .* take-cover, got 'pong'"):
+        envs.spec_of({"environment": "pong"})
+
+
+def test_a_seed_is_a_game(make):
+    env = make()
+    first = play(env, 3)
+    assert len(first) > 20
+    assert first.std() > 5
+    np.testing.assert_array_equal(first, play(env, 3))
+    assert not np.array_equal(first, play(env, 4))
+    np.testing.assert_array_equal(first, play(make(), 3))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        np.testing.assert_array_equal(first, pool.apply(in_another_process, (3,)))
+
+
+def test_without_a_seed_games_differ(make):
+    env = make()
+    env.reset(seed=0)
+    lengths = []
+    for _ in range(4):
+        env.reset()
+        steps, terminated = 0, False
+        while not terminated and steps < 400:
+            _, _, terminated, _, _ = env.step(STILL)
+            steps += 1
+        lengths.append(steps)
+    assert len(set(lengths)) > 1
+
+
+def test_an_episode_ends_with_death(make):
+    env = make()
+    _, info = env.reset(seed=0)
+    assert info == {"health": 100.0, "skill": 4}
+    terminated = truncated = False
+    steps = 0
+    while not (terminated or truncated):
+        frame, reward, terminated, truncated, info = env.step(STILL)
+        assert reward == 1.0
+        steps += 1
+    assert terminated
+    assert not truncated
+    assert 50 < steps < 1000  # 162 +- 53 are usual
+    assert info["health"] <= 0
+    assert frame.shape == (64, 64, 3)
+    with pytest.raises(RuntimeError, match="reset"):
+        env.unwrapped.step(STILL)
+
+
+def test_an_episode_is_cut_at_max_steps(make):
+    env = make(max_steps=7)
+    env.reset(seed=0)
+    ends = [env.step(STILL)[2:4] for _ in range(7)]
+    assert ends == [(False, False)] * 6 + [(False, True)]
+    with pytest.raises(RuntimeError, match="reset"):
+        env.unwrapped.step(STILL)
+    env.reset()
+    assert env.step(STILL)[3] is False
+
+
+def test_actions_have_thresholds(make):
+    env = make(resolution="320x240", render_mode="rgb_array")
+
+    def after(action):
+        env.reset(seed=1)
+        for _ in range(8):
+            env.step(np.array([action], np.float32))
+        return env.render().copy()
+
+    left, still, right = after(-1), after(0), after(1)
+    assert not np.array_equal(left, still)
+    assert not np.array_equal(right, still)
+    assert not np.array_equal(left, right)
+    np.testing.assert_array_equal(after(-0.34), left)
+    np.testing.assert_array_equal(after(-0.33), still)
+    np.testing.assert_array_equal(after(0.33), still)
+    np.testing.assert_array_equal(after(0.34), right)
+
+
+def test_the_observation_is_the_screen_without_its_lowest_sixth(make):
+    env = make(render_mode="rgb_array", frame_size=32)
+    frame, _ = env.reset(seed=0)
+    screen = env.render()
+    assert screen.shape == (120, 160, 3)
+    assert screen.dtype == np.uint8
+    visible = Image.fromarray(screen[:100])
+    expected = np.array(visible.resize((32, 32), Image.Resampling.BOX))
+    np.testing.assert_array_equal(frame, expected)
+    assert make().unwrapped.render() is None
+
+
+def test_skill_makes_it_harder(make):
+    def survival(skill):
+        env = make(skill=skill)
+        lengths = []
+        for seed in range(5):
+            env.reset(seed=seed)
+            steps, terminated = 0, False
+            while not terminated and steps < 600:
+                _, _, terminated, _, info = env.step(STILL)
+                steps += 1
+            lengths.append(steps)
+        assert info["skill"] == skill
+        return np.mean(lengths)
+
+    assert survival(5) < survival(3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"skill": 0}, "skill: .*1 .*to 5, got 0"),
+        ({"skill": 6}, "skill"),
+        ({"skill": 4.5}, "skill"),
+        ({"resolution": "64x64"}, "resolution: .*160x120.*, got '64x64'"),
+        ({"frame_size": 0}, "frame_size"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"max_steps": 1.5}, "max_steps"),
+        ({"render_mode": "ansi"}, "render_mode"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TakeCoverEnv(**settings)
+
+
+@pytest.mark.parametrize("action", [np.zeros(2, np.float32), np.array([np.nan]), 0.5])
+def test_bad_actions_are_named(make, action):
+    env = make().unwrapped
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"action: .*shape \(1,\)"):
+        env.step(action)
+    env.step(STILL)  # nothing is broken by it
+
+
+def test_step_before_reset():
+    with pytest.raises(RuntimeError, match="reset"):
+        TakeCoverEnv().step(STILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the engine in /proc")
+def test_a_killed_engine_is_an_error_and_reset_starts_another(make):
+    env = make()
+    expected = play(env, 5, steps=3)
+    env.step(STILL)
+    (engine,) = engines()
+    os.kill(engine, 9)
+    with pytest.raises(RuntimeError, match=r"engine stopped in tic \d+ \(ViZDoom.*reset\(\)"):
+        env.step(STILL)
+    assert engines() == []
+    with pytest.raises(RuntimeError, match="reset"):
+        env.unwrapped.step(STILL)
+    np.testing.assert_array_equal(play(env, 5, steps=3), expected)
+    # Dead between two episodes: nobody needs to know.
+    (engine,) = engines()
+    os.kill(engine, 9)
+    np.testing.assert_array_equal(play(env, 5, steps=3), expected)
+    env.close()
+    assert engines() == []
+
+
+def test_an_engine_that_cannot_start_says_why(monkeypatch):
+    import vizdoom
+
+    def fail(game):
+        raise vizdoom.FileDoesNotExistException("no doom here")
+
+    monkeypatch.setattr(vizdoom.DoomGame, "init", fail)
+    env = TakeCoverEnv()
+    with pytest.raises(RuntimeError, match=r"did not start: .*no doom here"):
+        env.reset(seed=0)
+    assert env._stop_engine is None
+    monkeypatch.undo()
+    env.reset(seed=0)
+    env.close()
+    env.close()  # twice is fine
+
+
+def test_nothing_is_left_where_it_was_started(tmp_path):
+    code = (
+        "import gymnasium, tempfile, worldmodels_fast\n"
+        f"env = gymnasium.make({ID!r})\n"
+        "env.reset(seed=0)\n"
+        "env.step(env.action_space.sample())\n"
+        "env.close()\n"
+    )
+    here, temporary = tmp_path / "here", tmp_path / "temporary"
+    here.mkdir()
+    temporary.mkdir()
+    paths = os.pathsep.join([str(Path(envs.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(temporary)}
+    subprocess.run([sys.executable, "-c", code], cwd=here, env=env, check=True, timeout=120)
+    assert list(here.iterdir()) == []
+    assert list(temporary.glob("take-cover-*")) == []
+
+
+def test_several_games_in_parallel_processes():
+    games = gymnasium.make_vec(ID, num_envs=3, vectorization_mode="async")
+    try:
+        frames, _ = games.reset(seed=[1, 2, 1])
+        assert frames.shape == (3, 64, 64, 3)
+        differ = False
+        for _ in range(60):
+            frames, rewards, *_ = games.step(np.array([[1], [1], [1]], np.float32))
+            np.testing.assert_array_equal(frames[0], frames[2])
+            differ = differ or not np.array_equal(frames[0], frames[1])
+        assert rewards.tolist() == [1, 1, 1]
+        assert differ
+    finally:
+        games.close()

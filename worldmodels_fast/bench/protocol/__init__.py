@@ -1,0 +1,1 @@
+"""How a benchmark measures: cases, checks against float64, processes, turns, the machine."""

@@ -1,0 +1,1 @@
+"""Other libraries' dreams: PyTorch, torch.compile, JAX, ONNX Runtime."""

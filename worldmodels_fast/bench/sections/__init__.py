@@ -1,0 +1,1 @@
+"""Sections of the benchmark: whole dreams, single ops, growth, limits, CUDA."""

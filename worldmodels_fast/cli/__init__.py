@@ -1,0 +1,1 @@
+"""The command line, `worldmodels-fast`: `main` and a file per command."""

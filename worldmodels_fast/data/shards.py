@@ -1,0 +1,45 @@
+"""Shards: the unit in which episodes and latents are stored.
+
+A shard appears whole or not at all: it is written under a temporary name and renamed, so a killed
+collection continues with the missing shards.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+HELD_OUT_EVERY = 20
+"""Every 20th shard is never trained on: losses are reported on it."""
+
+
+def shard_path(folder: Path, shard: int, suffix: str = "") -> Path:
+    """Return where shard number `shard` lies in `folder`."""
+    return folder / f"shard-{shard:05d}{suffix}"
+
+
+def finished_shards(folder: Path, suffix: str = "") -> list[int]:
+    """Return the numbers of the shards that `folder` holds, sorted; none if there is no folder."""
+    if not folder.is_dir():
+        return []
+    name = re.compile(r"shard-([0-9]+)" + re.escape(suffix))
+    matches = (name.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed writers have left in `folder`; nobody may be writing into it now."""
+    for path in folder.glob("shard-*.unfinished"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def split_held_out(shards: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Split shard numbers into (training, held-out); with a single shard both are that one."""
+    held_out = [s for s in shards if s % HELD_OUT_EVERY == HELD_OUT_EVERY - 1] or list(shards[-1:])
+    training = [s for s in shards if s not in held_out] or list(shards)
+    return training, held_out

@@ -1,0 +1,1 @@
+"""The dream: M by itself, with a temperature."""

@@ -1,0 +1,1 @@
+"""Scores of players in the real game, and of the dream beside it."""

@@ -1,0 +1,130 @@
+"""`worldmodels-fast quality WORLD`: a finished world against episodes that are played for this."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worldmodels_fast import data
+from worldmodels_fast.data.collect import CollectConfig, collect
+from worldmodels_fast.envs.registry import spec_of
+from worldmodels_fast.evaluation.quality.config import QualityConfig
+from worldmodels_fast.evaluation.quality.figures import death_head, fire_and_sight, foresight
+from worldmodels_fast.evaluation.quality.held_out import HeldOut
+from worldmodels_fast.evaluation.quality.measure import PARTS, measure
+from worldmodels_fast.evaluation.quality.tables import summary
+from worldmodels_fast.training.encode import encode_episodes
+from worldmodels_fast.utils.progress import StageProgress, console
+from worldmodels_fast.utils.seeding import derive_seed
+from worldmodels_fast.world.pretrained import load_pretrained
+
+
+@dataclass(frozen=True)
+class QualityOptions:
+    """Measure a finished world's V and M on fresh episodes of the game.
+
+    Attributes:
+        folder: where episodes, latents, quality.json and figures go; None for runs/quality-WORLD.
+        episodes: played for this.
+        policies: that play them, in turn.
+        done_weight: what M's training multiplied the loss of a death by.
+        reward_limit: of the rewards that M was trained on, if it predicts them; None for no limit.
+        seed: None for the world's own.
+        workers: processes that play; None for as many as suit the machine.
+        measure: how much is looked at.
+    """
+
+    folder: Path | None = None
+    episodes: int = 96
+    policies: tuple[str, ...] = ("held-random", "lingering")
+    done_weight: float = 10.0
+    reward_limit: float | None = None
+    seed: int | None = None
+    workers: int | None = None
+    measure: QualityConfig = field(default_factory=QualityConfig)
+
+
+def measure_world(name_or_folder: str, options: QualityOptions) -> Path:
+    """Measure a bundled world or a world's folder, print it, and return quality.json's path.
+
+    Raises:
+        ValueError: no such world, a setting out of range, or a folder with other episodes.
+    """
+    world = load_pretrained(name_or_folder)
+    spec_of(world.config)
+    environment = world.config["environment"]
+    options.measure.check()
+    folder = options.folder or Path("runs") / f"quality-{Path(name_or_folder).resolve().name}"
+    own_seed = int(world.config.get("seed", 0)) if options.seed is None else options.seed
+    settings = {
+        "world": world.digest(),
+        "episodes": options.episodes,
+        "policies": list(options.policies),
+        "seed": own_seed,
+        "env_kwargs": world.config.get("env_kwargs", {}),
+    }
+    _keep(folder, settings)
+    config = CollectConfig(
+        episodes=options.episodes,
+        policies=options.policies,
+        min_steps=0,
+        shard_episodes=12,
+        workers=options.workers,
+    )
+    with StageProgress("play", options.episodes, "episodes") as progress:
+        collect(
+            folder / "episodes",
+            environment,
+            config,
+            seed=derive_seed(own_seed, "quality/episodes"),
+            env_kwargs=settings["env_kwargs"],
+            on_shard=lambda n, seen, kept: progress.update(progress.done + n),
+        )
+    encode_episodes(folder / "episodes", folder / "latents", world.vae)
+    shards = data.finished_shards(folder / "latents", ".safetensors")
+    held_out = HeldOut(folder / "episodes", folder / "latents", shards, options.measure.episodes)
+    with StageProgress("quality", PARTS, "parts") as progress:
+        result = measure(
+            world,
+            held_out,
+            options.measure,
+            done_weight=options.done_weight,
+            policies=options.policies,
+            seed=own_seed,
+            latent=world.config.get("latent", "sample"),
+            reward_limit=options.reward_limit,
+            on_part=lambda name: progress.update(progress.done + 1, name),
+        )
+    result["held_out"] = True
+    path = folder / "quality.json"
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps({**result, "settings": _as_json(options, settings)}, indent=1))
+    os.replace(unfinished, path)
+    console.print(summary(result))
+    if "prediction" in result:
+        foresight(result["prediction"]).savefig(folder / "foresight.png", dpi=110)
+    if "deaths" in result:
+        death_head(result["deaths"]).savefig(folder / "deaths.png", dpi=110)
+    if "take_cover" in result:
+        fire_and_sight(result["take_cover"]).savefig(folder / "fire.png", dpi=110)
+    console.print(f"figures and every number: {folder}")
+    return path
+
+
+def _keep(folder: Path, settings: dict[str, object]) -> None:
+    """Write what the folder's episodes and latents depend on; another one's are not mixed in."""
+    path = folder / "settings.json"
+    if path.is_file() and (before := json.loads(path.read_text())) != settings:
+        raise ValueError(
+            f"folder: {folder} holds episodes of {before}, not of {settings}; name another folder, "
+            "or delete that one"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings) + "\n")
+
+
+def _as_json(options: QualityOptions, settings: dict[str, object]) -> dict[str, object]:
+    return {**settings, "measure": dataclasses.asdict(options.measure)}

@@ -1,0 +1,84 @@
+"""Scores of the real game: one per episode, with the settings that they depend on."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from worldmodels_fast.evaluation.statistics import Summary, summary
+
+
+@dataclass(frozen=True)
+class EpisodeScore:
+    """One episode of the real game.
+
+    Attributes:
+        episode: its number, from 0.
+        seed: what the environment was reset with.
+        score: the undiscounted return.
+        steps: its length.
+        terminated: whether it ended by itself (a death), not by a time limit.
+    """
+
+    episode: int
+    seed: int
+    score: float
+    steps: int
+    terminated: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every episode's score, with the settings that they depend on.
+
+    Attributes:
+        settings: player, environment with all its arguments (Doom's skill among them), seed,
+            precision, versions.
+        episodes: in the order of their numbers.
+    """
+
+    settings: dict[str, Any]
+    episodes: tuple[EpisodeScore, ...]
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """(n,) returns."""
+        return np.array([episode.score for episode in self.episodes])
+
+    def summary(self) -> Summary:
+        """Mean, standard deviation, interval and so on of the scores."""
+        return summary(self.scores)
+
+    def to_json(self) -> dict[str, Any]:
+        """Settings, summary and every episode, as JSON."""
+        return {
+            "settings": self.settings,
+            "summary": asdict(self.summary()),
+            "episodes": [asdict(episode) for episode in self.episodes],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Evaluation:
+        """The inverse of `to_json`."""
+        episodes = tuple(EpisodeScore(**episode) for episode in data["episodes"])
+        return cls(settings=data["settings"], episodes=episodes)
+
+
+def save_evaluations(evaluations: dict[str, Evaluation], path: Path) -> None:
+    """Write several players' settings, summaries and every episode's score as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    text = json.dumps({name: e.to_json() for name, e in evaluations.items()}, indent=1)
+    unfinished.write_text(text + "\n")
+    os.replace(unfinished, path)
+
+
+def load_evaluations(path: Path) -> dict[str, Evaluation]:
+    """Read what `save_evaluations` wrote."""
+    return {name: Evaluation.from_json(e) for name, e in json.loads(path.read_text()).items()}

@@ -1,0 +1,1 @@
+"""Runs: recipes, the stages of a run, and the engine that runs and resumes them."""

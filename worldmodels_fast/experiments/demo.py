@@ -1,0 +1,116 @@
+"""`worldmodels-fast demo`: evolve a controller in a bundled dream, then send it into the game."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from worldmodels_fast import envs
+from worldmodels_fast.evaluation.scores import save_evaluations
+from worldmodels_fast.evaluation.scoring import play_beside_random
+from worldmodels_fast.evolution.cma import EvolveConfig, Record, evolve
+from worldmodels_fast.models.controller import LinearController
+from worldmodels_fast.report.page import write_report
+from worldmodels_fast.utils.progress import StageProgress, console, sparkline
+from worldmodels_fast.utils.seeding import derive_seed
+from worldmodels_fast.world.pretrained import load_pretrained
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Evolve a fresh controller in a bundled world's dream, then let it play the real game.
+
+    Attributes:
+        world: a bundled world, or a world's folder.
+        folder: where the results go; those of an earlier demo in it are replaced.
+        generations: of CMA-ES.
+        max_minutes: the evolution stops after this, on a slow machine.
+        episodes: real episodes of the agent, and as many of a random policy.
+        seed: of everything.
+    """
+
+    world: str = "take-cover"
+    folder: Path = Path("runs/demo")
+    generations: int = 20
+    max_minutes: float = 1.5
+    episodes: int = 10
+    seed: int = 0
+
+
+def demo(config: DemoConfig) -> None:
+    """Do what `DemoConfig` says, and print the scores.
+
+    Raises:
+        ValueError: no such world, or a setting out of range.
+    """
+    if config.episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {config.episodes}")
+    world = load_pretrained(config.world)
+    envs.spec_of(world.config)  # an unknown environment is an error now, not in two minutes
+    config.folder.mkdir(parents=True, exist_ok=True)
+    for name in ("evolution_state.pickle", "history.jsonl", "evaluation.json", "report.html"):
+        (config.folder / name).unlink(missing_ok=True)
+    shutil.rmtree(config.folder / "world", ignore_errors=True)
+
+    dream = world.dream(precision="auto")
+    settings = EvolveConfig(
+        generations=config.generations,
+        max_minutes=config.max_minutes,
+        rollouts=8,
+        temperature=dream.temperature,
+        max_steps=dream.max_steps,
+        eval_every=10,
+        eval_rollouts=256,
+    )
+    console.print(
+        f"A controller of {dream.n_params:,} numbers, all zero, falls asleep: it will be evolved "
+        f"in the dream alone (temperature {dream.temperature:g})."
+    )
+    means: list[float] = []
+    with StageProgress("evolve in the dream", config.generations, "generations") as progress:
+
+        def on_generation(record: Record) -> None:
+            means.append(record["mean"])
+            progress.update(
+                record["generation"] + 1,
+                f"survives {record['mean']:.0f} steps, best {record['max']:.0f} "
+                f"{sparkline(means)} {record['steps'] / record['seconds']:,.0f} dream steps/s",
+            )
+
+        result = evolve(
+            dream.evaluate,
+            dream.n_params,
+            settings,
+            state_path=config.folder / "evolution_state.pickle",
+            history_path=config.folder / "history.jsonl",
+            seed=config.seed,
+            on_generation=on_generation,
+        )
+    controller = LinearController.from_config(world.controller.config())
+    with torch.no_grad():
+        controller.flat.copy_(torch.from_numpy(result.params))
+    if len(result.history) < config.generations:
+        console.print(
+            f"That were {len(result.history)} of {config.generations} generations: the time for "
+            f"it, {config.max_minutes:g} minutes, was up (--max-minutes)."
+        )
+    card = f"# {config.world}, with a controller evolved by `worldmodels-fast demo`\n"
+    dreamer = dataclasses.replace(world, controller=controller, card=card)
+    dreamer.save(config.folder / "world")
+
+    console.print("It wakes up in the real game, which it has never seen.")
+    evaluations = play_beside_random(
+        config.folder / "world",
+        world.config["environment"],
+        episodes=config.episodes,
+        random_episodes=config.episodes,
+        seed=derive_seed(config.seed, "demo"),
+        env_kwargs=world.config.get("env_kwargs", {}),
+    )
+    save_evaluations(evaluations, config.folder / "evaluation.json")
+    console.print(f"In the dream it survived {result.score:.0f} steps.")
+    console.print(f"report: {write_report(config.folder)}")

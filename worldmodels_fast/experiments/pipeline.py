@@ -1,0 +1,123 @@
+"""The stages of a run: frames -> V -> latents -> M -> dream -> C -> real game -> report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from worldmodels_fast.evaluation.comparison import (
+    compare_controller,
+    print_fidelity,
+    read_fidelity,
+    write_controller_rows,
+)
+from worldmodels_fast.experiments.engine import Pipeline, Stage
+from worldmodels_fast.experiments.run import Run
+from worldmodels_fast.experiments.stages.collect import stage_collect
+from worldmodels_fast.experiments.stages.encode import stage_encode
+from worldmodels_fast.experiments.stages.evaluate import stage_evaluate
+from worldmodels_fast.experiments.stages.evolve import stage_evolve
+from worldmodels_fast.experiments.stages.fidelity import stage_fidelity
+from worldmodels_fast.experiments.stages.quality import stage_quality
+from worldmodels_fast.experiments.stages.report import stage_report
+from worldmodels_fast.experiments.stages.sweep import sweep
+from worldmodels_fast.experiments.stages.train_rnn import stage_train_rnn
+from worldmodels_fast.experiments.stages.train_vae import stage_train_vae
+from worldmodels_fast.world.world import World
+
+
+def stage_sweep(run: Run, temperatures: Sequence[float] = ()) -> dict[str, Any]:
+    """Evolve C at every temperature, score it in the dream and in the game: the paper's table.
+
+    Args:
+        run: the run.
+        temperatures: rows to do now; none for those of the configuration.
+    """
+    return sweep(run, PIPELINE, temperatures or run.config.sweep.temperatures)
+
+
+STAGES: dict[str, Stage] = {
+    "collect": Stage(stage_collect, ("collect", "round"), (), ("episodes",), resumes_blindly=True),
+    "train-vae": Stage(
+        stage_train_vae,
+        ("vae",),
+        ("collect",),
+        ("vae.log.jsonl", "vae.safetensors"),
+        ("vae.checkpoint",),
+        resumes_blindly=True,
+    ),
+    "encode": Stage(stage_encode, (), ("collect", "train-vae"), ("latents",), resumes_blindly=True),
+    "train-rnn": Stage(
+        stage_train_rnn,
+        ("rnn",),
+        ("encode",),
+        ("mdn_rnn.log.jsonl", "mdn_rnn.safetensors"),
+        ("mdn_rnn.checkpoint",),
+        resumes_blindly=True,
+    ),
+    "fidelity": Stage(
+        stage_fidelity,
+        ("fidelity", "death"),
+        ("encode", "train-rnn"),
+        ("fidelity.json",),
+        wanted=lambda config: config.rnn.predicts_done or config.rnn.predicts_reward,
+    ),
+    "quality": Stage(
+        stage_quality,
+        ("quality", "death"),
+        ("collect", "train-vae", "encode", "train-rnn"),
+        ("quality.json",),
+    ),
+    "evolve": Stage(
+        stage_evolve,
+        ("evolve", "death", "controller", "gap"),
+        ("train-vae", "encode", "train-rnn"),
+        ("history.jsonl", "means.safetensors", "controller.safetensors", "world"),
+        ("evolution_state.pickle",),
+    ),
+    "evaluate": Stage(
+        stage_evaluate,
+        ("evaluate",),
+        ("evolve",),
+        (
+            "game/evaluate-agent.jsonl",
+            "game/evaluate-agent-unmodified.jsonl",
+            "game/evaluate-best-by-real.jsonl",
+            "game/evaluate-random.jsonl",
+            "evaluation.json",
+        ),
+    ),
+    "sweep-temperature": Stage(
+        stage_sweep,
+        ("evolve", "death", "controller", "gap", "sweep"),
+        ("train-vae", "encode", "train-rnn"),
+        ("temperatures.json", "temperatures.md"),
+        wanted=lambda config: bool(config.sweep.temperatures),
+    ),
+    "report": Stage(stage_report, always=True),
+}
+"""In the order of a run."""
+
+PIPELINE = Pipeline(STAGES)
+open_run = PIPELINE.open_run
+run_stage = PIPELINE.run_stage
+run_all = PIPELINE.run_all
+adopt = PIPELINE.adopt
+
+
+def compare_run(run: Run) -> None:
+    """Compare dream and game: the stage `fidelity`, and the evolved controller if there is one."""
+    run_stage("fidelity", run)
+    path = run.folder / "fidelity.json"
+    if (run.world / "config.json").is_file():
+        row = compare_controller(
+            "agent",
+            World.load(run.world),
+            run.config.environment,
+            run.config.fidelity,
+            seed=run.config.seed,
+            env_kwargs=run.config.env_kwargs,
+            folder=run.folder / "game",
+        )
+        write_controller_rows(path, [row])
+    print_fidelity(read_fidelity(path), run.config.fidelity.warn_factor)

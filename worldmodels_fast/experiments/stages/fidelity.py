@@ -1,0 +1,41 @@
+"""The stage `fidelity`: is the dream as deadly as the game?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from worldmodels_fast.dream.dream import Dream
+from worldmodels_fast.evaluation.comparison import compare_with_game, write_fidelity
+from worldmodels_fast.experiments.run import Run
+
+
+def stage_fidelity(run: Run) -> dict[str, Any]:
+    """Compare what comes of fixed policies in the dream and in the game.
+
+    That is how long they survive; where M predicts rewards, what they are paid.
+
+    Raises:
+        ValueError: M predicts neither, and every dream is like any other.
+    """
+    if not (run.config.rnn.predicts_done or run.config.rnn.predicts_reward):
+        raise ValueError(
+            "fidelity: M predicts no end of an episode (rnn.predicts_done) and no reward "
+            "(rnn.predicts_reward)"
+        )
+    config = run.config.fidelity
+    dream = Dream(
+        run.load_mdn_rnn(),
+        run.new_controller(),  # policies keep to its actions
+        run.first_latents(),
+        **{**run.dream_settings(), "temperature": 1.0},
+    )
+    rows = compare_with_game(
+        dream,
+        run.config.environment,
+        config,
+        seed=run.config.seed,
+        env_kwargs=run.config.env_kwargs,
+        folder=run.folder / "game",
+    )
+    write_fidelity(run.folder / "fidelity.json", rows)
+    return {row.player: row.difference if row.ratio is None else row.ratio for row in rows}

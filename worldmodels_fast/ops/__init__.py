@@ -1,0 +1,90 @@
+"""The native kernels: V's encoder, a step of M, a tempered sample, the controller, whole dreams.
+
+This package alone imports the extension. Arrays are float32 and C-contiguous, of NumPy,
+torch, or any library with DLPack or __cuda_array_interface__ (CuPy, JAX, Numba); what comes out is
+of the kind that went in. Nothing is copied or cast silently: an array of the wrong kind is an error
+that says which one, what was expected, what came, and what to do.
+
+All arrays of a call are on one device, and it computes there. On a CUDA device it only enqueues its
+work, in the current stream of the first array's library (torch, CuPy; the default stream for
+others), and does not wait; what DLPack says of streams holds for JAX. The one exception: arrays of
+the host given to a model that is packed for "cuda", or to an operation with backend "cuda", are
+copied to the device and the results back, and the call waits for them. What a device array holds
+is not looked at, so NaN in it is no error.
+
+`worldmodels_fast.reference` holds the same functions in plain NumPy float64.
+
+Axes: N rows (rollouts), P members of a population, R rollouts per member, Z latent, A action, H
+hidden, K mixture components, I stored first latents.
+"""
+
+from __future__ import annotations
+
+import os
+
+try:
+    from worldmodels_fast._core import DeviceArray, PackedMDNRNN, PackedVAEEncoder
+except ImportError as error:
+    raise ImportError(
+        f"worldmodels_fast was imported from {os.path.dirname(os.path.dirname(__file__))}, where "
+        "its compiled extension is not: this is the source folder, and a package that is installed "
+        "elsewhere cannot be seen from it. Install with `pip install -e .`, or leave this folder."
+    ) from error
+
+from worldmodels_fast.ops.backends import (
+    available_backends,
+    cuda_kernels,
+    cuda_status,
+    default_backend,
+    device_of,
+    to_device,
+    why_no_cuda,
+)
+from worldmodels_fast.ops.kernels import (
+    controller_forward,
+    dream_rollout,
+    encode_frames,
+    mdn_rnn_step,
+    mixture_sample,
+    plan_dream,
+)
+from worldmodels_fast.ops.limits import peak_rate, read_rate, shared_rate
+from worldmodels_fast.ops.packing import pack_mdn_rnn, pack_vae_encoder
+from worldmodels_fast.ops.raster import car_racing_renderer
+from worldmodels_fast.ops.types import (
+    PRECISIONS,
+    ControllerSpec,
+    MDNRNNStep,
+    MDNRNNWeights,
+    VAEEncoderWeights,
+)
+
+__all__ = [
+    "PRECISIONS",
+    "ControllerSpec",
+    "DeviceArray",
+    "MDNRNNStep",
+    "MDNRNNWeights",
+    "PackedMDNRNN",
+    "PackedVAEEncoder",
+    "VAEEncoderWeights",
+    "available_backends",
+    "car_racing_renderer",
+    "controller_forward",
+    "cuda_kernels",
+    "cuda_status",
+    "default_backend",
+    "device_of",
+    "dream_rollout",
+    "encode_frames",
+    "mdn_rnn_step",
+    "mixture_sample",
+    "pack_mdn_rnn",
+    "pack_vae_encoder",
+    "peak_rate",
+    "plan_dream",
+    "read_rate",
+    "shared_rate",
+    "to_device",
+    "why_no_cuda",
+]

@@ -1,0 +1,1 @@
+"""Pages, model cards, plots, pictures and videos of a run."""

@@ -1,0 +1,154 @@
+"""Learning curves: a run's beside that of the paper's authors, in generations and in core-hours.
+
+The authors' logs (github.com/hardmaru/WorldModelsExperiments, MIT licence) are not part of this
+package. Where a copy lies beside it, in the folder that WMF_PUBLISHED names or in
+../shared/data/ha2018, the whole curve is drawn, else what is commonly quoted of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from worldmodels_fast.utils.files import read_json_lines
+
+__all__ = ["Curve", "authors_curve", "curve_of", "curves_of", "draw_curves"]
+
+AUTHORS_CORES = 64
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How the score of the distribution's mean grew.
+
+    Attributes:
+        name: for the legend.
+        points: (generations done, core-hours, mean score where it evolved); core-hours are NaN
+            where they are not known.
+    """
+
+    name: str
+    points: tuple[tuple[int, float, float], ...]
+
+
+AUTHORS_QUOTED = {
+    "take-cover": Curve(
+        "the authors, tau 1.25, 64 cores (quoted)",
+        (
+            (25, math.nan, 702.0),
+            (200, 4.0 * AUTHORS_CORES, 815.0),
+            (1800, 54.0 * AUTHORS_CORES, 958.0),
+        ),
+    ),
+    "car-racing": Curve(
+        "the authors, 64 cores (quoted)",
+        (
+            (25, 15.6 * AUTHORS_CORES, 823.0),
+            (200, 114.6 * AUTHORS_CORES, 880.0),
+            (1800, 46.6 * 24 * AUTHORS_CORES, 900.5),
+        ),
+    ),
+}
+"""By environment, best scores so far: 54 hours on 64 cores in all for Doom, 46.6 days
+for CarRacing."""
+
+_AUTHORS_LOGS = {
+    "take-cover": ("doom", "the authors, tau 1.25, 64 cores"),
+    "car-racing": ("carracing", "the authors, 64 cores"),
+}
+"""By environment, the folder of their logs, and the curve's name."""
+
+
+def published_folder() -> Path:
+    """Return where the authors' logs are looked for."""
+    beside = Path(__file__).parents[3] / "shared" / "data" / "ha2018"
+    return Path(os.environ.get("WMF_PUBLISHED", beside))
+
+
+def authors_curve(environment: str = "take-cover", folder: Path | None = None) -> Curve | None:
+    """Return the authors' curve: from their logs, or what is quoted of it.
+
+    Args:
+        environment: a name from `envs.ENVIRONMENTS`; None is returned for one that is not theirs.
+        folder: with `doom/cma.hist_best.json` and `carracing/cma.hist_best.json`; None for
+            `published_folder`.
+    """
+    if environment not in _AUTHORS_LOGS:
+        return None
+    place, name = _AUTHORS_LOGS[environment]
+    path = (folder or published_folder()) / place / "cma.hist_best.json"
+    if not path.is_file():
+        return AUTHORS_QUOTED[environment]
+    # Rows: generation, seconds, "improvement", x, "curr", score, "prev", x, "best", best so far.
+    points = tuple(
+        (int(row[0]), row[1] * AUTHORS_CORES / 3600, float(row[row.index("curr") + 1]))
+        for row in json.loads(path.read_text())
+    )
+    return Curve(name, points)
+
+
+def curve_of(folder: Path, name: str) -> Curve | None:
+    """Return a run's curve, or None if no mean has been scored yet.
+
+    Core-hours count every processor of the machine, and the evolution alone: not the real games in
+    which the exploit gap was watched.
+
+    Args:
+        folder: the run's; a row of the temperature table is a run, too.
+        name: for the legend.
+    """
+    record = folder / "stages" / "evolve.json"
+    cores = json.loads(record.read_text())["processors"] if record.is_file() else math.nan
+    points, seconds = [], 0.0
+    for row in read_json_lines(folder / "history.jsonl"):
+        seconds += row["seconds"]
+        if "mean_score" in row:
+            points.append((row["generation"] + 1, seconds * cores / 3600, row["mean_score"]))
+    return Curve(name, tuple(points)) if points else None
+
+
+def curves_of(folder: Path) -> list[Curve]:
+    """Return a run's own curve and those of its temperature table, as far as they are there."""
+    rows = sorted(
+        (folder / "sweep").glob("tau-*"), key=lambda path: float(path.name.removeprefix("tau-"))
+    )
+    found = [curve_of(path, f"ours, {path.name.replace('-', ' ')}") for path in rows]
+    config = folder / "config.json"
+    settings = json.loads(config.read_text()) if config.is_file() else {}
+    evolve = settings.get("evolve", {})
+    tau = evolve.get("temperature")
+    if tau is None or evolve.get("where") == "game":
+        found.insert(0, curve_of(folder, "ours"))
+    elif folder / "sweep" / f"tau-{tau:g}" not in rows:
+        found.insert(0, curve_of(folder, f"ours, tau {tau:g}"))
+    return [curve for curve in found if curve is not None]
+
+
+def draw_curves(
+    ours: Sequence[Curve], authors: Curve | None, score: str = "steps in the dream"
+) -> Figure:
+    """Draw curves beside the authors' (grey), against generations and against core-hours.
+
+    Args:
+        ours: of runs.
+        authors: theirs, if there is one.
+        score: what the score is.
+    """
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for curve in (*([authors] if authors else []), *ours):
+        generations, hours, scores = zip(*curve.points, strict=True)
+        style = {"color": "0.6", "zorder": 1} if curve is authors else {}
+        for axes, x in zip(panels, (generations, hours), strict=True):
+            axes.plot(x, scores, "o-", ms=3, lw=1.2, label=curve.name, **style)
+    for axes, label in zip(panels, ("generations", "core-hours"), strict=True):
+        axes.set(xlabel=label, xscale="log")
+    panels[0].set(ylabel=f"score of the mean: {score}")
+    panels[0].legend(fontsize=8)
+    return figure

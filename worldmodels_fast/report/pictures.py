@@ -1,0 +1,141 @@
+"""Pictures of what V sees and M dreams, as arrays; no plotting library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+
+from worldmodels_fast import envs
+from worldmodels_fast.envs.policies import make_policy
+from worldmodels_fast.models.vae import as_frames
+from worldmodels_fast.types import Floats, Frames
+from worldmodels_fast.world.world import World
+
+BATCH = 250
+"""Frames that V looks at together; a whole episode's activations would be gigabytes."""
+
+
+def play_one(
+    world: World,
+    *,
+    seed: int,
+    env_kwargs: dict[str, Any] | None = None,
+    policy: str | None = None,
+) -> tuple[Frames, Floats]:
+    """Play one real episode with the world's agent, or under a fixed policy.
+
+    Args:
+        world: the world.
+        seed: of the environment and the player.
+        env_kwargs: settings of the environment; None for the world's own.
+        policy: a name of `policies.POLICY_NAMES`; None for the agent.
+
+    Returns:
+        frames uint8 (T, 64, 64, 3), frame t from before action t, and actions float32 (T, A).
+    """
+    spec = envs.spec_of(world.config)
+    env = gymnasium.make(spec.env_id, **(env_kwargs or world.config.get("env_kwargs", {})))
+    if policy is None:
+        act = world.agent(seed=seed, latent=world.config.get("latent", "sample")).act
+    else:
+        player = make_policy(policy, spec.squash)
+        player.reset(np.random.default_rng(seed))
+
+        def act(frame: Frames) -> Floats:
+            return player.act()
+
+    frames, actions = [], []
+    try:
+        frame, _ = env.reset(seed=seed)
+        over = False
+        while not over:
+            frames.append(frame)
+            actions.append(act(frame))
+            frame, _, terminated, truncated, _ = env.step(actions[-1])
+            over = terminated or truncated
+    finally:
+        env.close()
+    return np.stack(frames), np.stack(actions)
+
+
+@torch.no_grad()
+def reconstruct(world: World, frames: Frames) -> Frames:
+    """Return V's picture of each frame, decoded from the latent's mean."""
+    parts = torch.split(torch.from_numpy(np.ascontiguousarray(frames)), BATCH)
+    pictures = [as_frames(world.vae.decode(world.vae.encode(part)[0])) for part in parts]
+    return np.asarray(torch.cat(pictures))
+
+
+@torch.no_grad()
+def dream_along(
+    world: World,
+    first_frame: Frames,
+    actions: Floats,
+    *,
+    temperature: float,
+    seed: int,
+    shown: slice = slice(None),
+) -> tuple[Frames, npt.NDArray[np.bool_]]:
+    """Dream from a real first frame under given actions; V decodes what M dreams.
+
+    Args:
+        world: the world.
+        first_frame: uint8 (64, 64, 3).
+        actions: float32 (T, A), for instance those of the real episode that began there.
+        temperature: tau of the dream.
+        seed: of the dream's noise.
+        shown: the steps whose frames are wanted.
+
+    Returns:
+        frames uint8 (N, 64, 64, 3) of the steps in `shown`, step 0 being V's picture of
+        `first_frame`; and bool (T,), whether the dream has said, at or before each step, that the
+        episode is over.
+    """
+    dream = world.dream(temperature=temperature)
+    hidden_dim = world.mdn_rnn.hidden_dim
+    mu, _ = world.vae.encode(torch.from_numpy(np.ascontiguousarray(first_frame))[None])
+    z: Floats = np.ascontiguousarray(mu.float().numpy())
+    h, c = np.zeros((2, 1, hidden_dim), np.float32)
+    latents = np.empty((len(actions), z.shape[1]), np.float32)
+    ended = np.zeros(len(actions), np.bool_)
+    for t, action in enumerate(actions):
+        latents[t] = z[0]
+        restart = np.full(1, t == 0, np.float32)
+        z, h, c, done = dream.step(z, action[None].copy(), h, c, restart, seed, t)
+        ended[t:] |= done[0]
+    return np.asarray(as_frames(world.vae.decode(torch.from_numpy(latents[shown])))), ended
+
+
+def strip(
+    rows: list[Frames], *, scale: int = 2, gap: int = 2, captions: Sequence[str] = ()
+) -> Frames:
+    """Lay frames out, one row for each list of frames: uint8 (height, width, 3) on white.
+
+    Args:
+        rows: each uint8 (N, 64, 64, 3), all with the same N.
+        scale: each pixel becomes scale x scale.
+        gap: white pixels between frames.
+        captions: written into the rows' first frames.
+    """
+    n, height, width, _ = rows[0].shape
+    canvas = np.full(
+        (len(rows) * (height * scale + gap) - gap, n * (width * scale + gap) - gap, 3),
+        255,
+        np.uint8,
+    )
+    for r, frames in enumerate(rows):
+        large = frames.repeat(scale, axis=1).repeat(scale, axis=2)
+        for k, frame in enumerate(large):
+            top, left = r * (height * scale + gap), k * (width * scale + gap)
+            canvas[top : top + height * scale, left : left + width * scale] = frame
+    image = Image.fromarray(canvas)
+    for r, caption in enumerate(captions):
+        at = (4, r * (height * scale + gap) + 2)
+        ImageDraw.Draw(image).text(at, caption, fill="white")
+    return np.array(image)

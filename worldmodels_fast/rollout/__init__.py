@@ -1,0 +1,1 @@
+"""The real game for many controllers at once, in worker processes."""

@@ -1,0 +1,1 @@
+"""Training of V and M by torch, with checkpoints."""

@@ -1,0 +1,1 @@
+"""Files, seeds, worker processes, progress, memory: what every folder below may use."""
