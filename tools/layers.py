@@ -63,7 +63,7 @@ def imports(path: Path, known: dict[str, Path], *, types: bool) -> Iterator[str]
 
 def folder_of(module: str) -> str:
     """Return the folder, or the module at the top, that a module belongs to; "" for the package."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def wrong_folders(order: list[str], known: dict[str, Path]) -> list[str]:
@@ -85,7 +85,7 @@ def wrong_folders(order: list[str], known: dict[str, Path]) -> list[str]:
 
 
 def floors(known: dict[str, Path]) -> tuple[dict[str, int], list[str]]:
-    """Return each module's floor, 0 for one that imports none of ours, and the modules in circles."""
+    """Return the floor of each module, 0 if it imports none of ours, and the modules in circles."""
     graph = {
         module: set(imports(path, known, types=False)) & known.keys() - {module, PACKAGE}
         for module, path in known.items()
