@@ -309,8 +309,8 @@ def test_a_controller_that_overflows_ends_at_max_steps_or_before(doom_like):
 
 
 BAD_DREAMS = [
-    ({"rollouts": 0}, ValueError, "rollouts: expected 1 <= rollouts"),
-    ({"max_steps": 0}, ValueError, "max_steps: expected 1 <= max_steps"),
+    ({"rollouts": 0}, ValueError, "rollouts: expected at least 1"),
+    ({"max_steps": 0}, ValueError, "max_steps: expected at least 1"),
     ({"max_steps": 2**31}, ValueError, "max_steps"),
     ({"max_steps": 10.5}, TypeError, r"max_steps: expected an integer, got 10\.5"),
     ({"seed": -1}, ValueError, "seed: expected 0 <= seed"),
@@ -319,7 +319,7 @@ BAD_DREAMS = [
     ({"temperature": float("nan")}, ValueError, "temperature"),
     ({"done_threshold": float("nan")}, ValueError, "done_threshold: expected a number, got nan"),
     ({"done_temperature": -1.0}, ValueError, "done_temperature: expected a finite number from 0"),
-    ({"threads": 0}, ValueError, "threads: expected 1 <= threads"),
+    ({"threads": 0}, ValueError, "threads: expected at least 1"),
 ]
 
 

@@ -572,7 +572,7 @@ def test_bad_weights(good):
         ValueError, match=r"head_weight: .*\(O, H\) = \(37, 6\), got shape \(38, 6\)"
     ):
         ops.pack_mdn_rnn(dataclasses.replace(weights, predicts_reward=False))
-    with pytest.raises(ValueError, match="hidden_dim: expected 1 <= hidden_dim"):
+    with pytest.raises(ValueError, match="hidden_dim: expected at least 1"):
         ops.pack_mdn_rnn(dataclasses.replace(weights, hidden_dim=0))
     with pytest.raises(TypeError, match=r"n_mixtures: expected an integer, got 2\.5"):
         ops.pack_mdn_rnn(dataclasses.replace(weights, n_mixtures=2.5))
@@ -584,7 +584,7 @@ def test_bad_weights(good):
     with pytest.raises(ValueError, match="restart: expected None"):
         ops.mdn_rnn_step(no_done, **inputs)
     for threads in (0, -1):
-        with pytest.raises(ValueError, match="threads: expected 1 <= threads"):
+        with pytest.raises(ValueError, match="threads: expected at least 1"):
             ops.mdn_rnn_step(weights, **inputs, threads=threads)
 
 

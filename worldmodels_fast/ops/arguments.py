@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import functools
-import operator
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from worldmodels_fast._core import DeviceArray
-
-if TYPE_CHECKING:
-    pass
 
 
 def _is_torch(x: object) -> bool:
@@ -49,19 +45,6 @@ def _of_the_library_of(x: Any, result: Any) -> Any:
 
 def _same(x: Any) -> Any:
     return x
-
-
-def checked_integer(name: str, value: Any, *, low: int, high: int = 2**31) -> int:
-    """Return the integer `value`, low <= value < high; Python's and NumPy's are accepted."""
-    if type(value) is int and low <= value < high:
-        return value
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
-    if not low <= number < high:
-        raise ValueError(f"{name}: expected {low} <= {name} < {high}, got {number}")
-    return number
 
 
 def checked_temperature(value: float) -> float:

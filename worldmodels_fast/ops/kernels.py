@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from worldmodels_fast import _core
 from worldmodels_fast._core import PackedMDNRNN, PackedVAEEncoder
-from worldmodels_fast.ops.arguments import checked_integer, checked_temperature, output_kind
+from worldmodels_fast.ops.arguments import checked_temperature, output_kind
 from worldmodels_fast.ops.backends import cuda_device_of, default_threads
 from worldmodels_fast.ops.packing import pack_mdn_rnn, pack_vae_encoder
 from worldmodels_fast.ops.types import (
@@ -17,6 +17,7 @@ from worldmodels_fast.ops.types import (
     MDNRNNWeights,
     VAEEncoderWeights,
 )
+from worldmodels_fast.utils.arguments import checked_integer
 
 
 def encode_frames(

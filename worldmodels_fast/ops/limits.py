@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from worldmodels_fast import _core
-from worldmodels_fast.ops.arguments import checked_integer
 from worldmodels_fast.ops.backends import cuda_number
+from worldmodels_fast.utils.arguments import checked_integer
 
 
 def peak_rate(

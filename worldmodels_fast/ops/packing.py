@@ -7,7 +7,6 @@ from typing import Any
 
 from worldmodels_fast import _core
 from worldmodels_fast._core import DeviceArray, PackedMDNRNN, PackedVAEEncoder
-from worldmodels_fast.ops.arguments import checked_integer
 from worldmodels_fast.ops.backends import (
     available_backends,
     cuda_device_of,
@@ -15,6 +14,7 @@ from worldmodels_fast.ops.backends import (
     default_backend,
 )
 from worldmodels_fast.ops.types import MDNRNNWeights, VAEEncoderWeights
+from worldmodels_fast.utils.arguments import checked_integer
 
 
 def pack_mdn_rnn(

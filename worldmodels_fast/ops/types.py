@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from worldmodels_fast import _core
-from worldmodels_fast.ops.arguments import checked_integer
 from worldmodels_fast.types import Floats
+from worldmodels_fast.utils.arguments import checked_integer
 
 if TYPE_CHECKING:
     import torch

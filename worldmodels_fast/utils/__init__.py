@@ -1,1 +1,1 @@
-"""Files, seeds, worker processes, progress, memory: what every folder below may use."""
+"""Arguments, files, seeds, worker processes, progress, memory: for every folder below."""
