@@ -10,12 +10,8 @@ from small_worlds import small_world
 
 from worldmodels_fast.evaluation import evaluate as evaluation
 from worldmodels_fast.evaluation.evaluate import evaluate_agent, evaluate_policies, evaluate_policy
-from worldmodels_fast.evaluation.fidelity import (
-    FidelityRow,
-    disagreements,
-    fidelity,
-    fidelity_table,
-)
+from worldmodels_fast.evaluation.fidelity.compare import fidelity
+from worldmodels_fast.evaluation.fidelity.row import FidelityRow, disagreements, fidelity_table
 from worldmodels_fast.evaluation.scores import Evaluation
 from worldmodels_fast.evaluation.statistics import summary
 from worldmodels_fast.utils.seeding import derive_seed

@@ -16,7 +16,8 @@ from small_worlds import small_mdn_rnn, small_world
 from worldmodels_fast import VAE, data, ops
 from worldmodels_fast.cli import main as cli
 from worldmodels_fast.dream.dream import Dream
-from worldmodels_fast.evaluation.fidelity import FidelityRow
+from worldmodels_fast.evaluation.fidelity.row import FidelityRow
+from worldmodels_fast.evaluation.fidelity.survival import hazard, kaplan_meier, log_rank, survival
 from worldmodels_fast.evaluation.quality import tables, take_cover
 from worldmodels_fast.evaluation.quality.config import QualityConfig
 from worldmodels_fast.evaluation.quality.deaths import (
@@ -31,7 +32,6 @@ from worldmodels_fast.evaluation.quality.dreaming import decode, dream_episodes,
 from worldmodels_fast.evaluation.quality.held_out import HeldOut
 from worldmodels_fast.evaluation.quality.measure import measure
 from worldmodels_fast.evaluation.quality.prediction import frame_error, horizons, prediction
-from worldmodels_fast.evaluation.survival import hazard, kaplan_meier, log_rank, survival
 from worldmodels_fast.experiments.config import save_config
 from worldmodels_fast.experiments.pipeline import run_stage
 from worldmodels_fast.experiments.recipes.registry import make_recipe

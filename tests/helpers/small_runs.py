@@ -10,7 +10,7 @@ from small_worlds import small_mdn_rnn
 
 from worldmodels_fast import VAE, data, envs
 from worldmodels_fast.envs.squash import Squash
-from worldmodels_fast.evaluation.config import FidelityConfig
+from worldmodels_fast.evaluation.fidelity.config import FidelityConfig
 from worldmodels_fast.evolution.cma import EvolveConfig
 from worldmodels_fast.experiments.config import EvaluateConfig, RunConfig, SweepConfig
 from worldmodels_fast.experiments.pipeline import PIPELINE, STAGES, open_run

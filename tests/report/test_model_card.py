@@ -4,7 +4,7 @@ from dataclasses import asdict
 import pytest
 from small_worlds import small_world
 
-from worldmodels_fast.evaluation.fidelity import FidelityRow
+from worldmodels_fast.evaluation.fidelity.row import FidelityRow
 from worldmodels_fast.evaluation.scores import EpisodeScore, Evaluation
 from worldmodels_fast.experiments.config import save_config
 from worldmodels_fast.experiments.recipes.registry import make_recipe

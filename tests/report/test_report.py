@@ -7,8 +7,8 @@ from small_episodes import write_made_up_episodes
 from small_worlds import small_world
 
 from worldmodels_fast import envs
-from worldmodels_fast.evaluation.comparison import write_fidelity
-from worldmodels_fast.evaluation.fidelity import FidelityRow
+from worldmodels_fast.evaluation.fidelity.file import write_fidelity
+from worldmodels_fast.evaluation.fidelity.row import FidelityRow
 from worldmodels_fast.evaluation.quality.config import QualityConfig
 from worldmodels_fast.evaluation.quality.held_out import HeldOut
 from worldmodels_fast.evaluation.quality.measure import measure

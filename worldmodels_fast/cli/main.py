@@ -14,7 +14,7 @@ import tyro
 
 from worldmodels_fast import __version__
 from worldmodels_fast.cli import doctor
-from worldmodels_fast.evaluation.config import FidelityConfig
+from worldmodels_fast.evaluation.fidelity.config import FidelityConfig
 from worldmodels_fast.evaluation.finished_world import ScoreConfig, compare_world, score_world
 from worldmodels_fast.experiments.config import RunConfig, load_config
 from worldmodels_fast.experiments.demo import DemoConfig, demo

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worldmodels_fast.evaluation.comparison import compare_with_game
-from worldmodels_fast.evaluation.config import FidelityConfig
-from worldmodels_fast.evaluation.fidelity import FidelityRow
+from worldmodels_fast.evaluation.beside_random import play_beside_random
+from worldmodels_fast.evaluation.fidelity.compare import compare_with_game
+from worldmodels_fast.evaluation.fidelity.config import FidelityConfig
+from worldmodels_fast.evaluation.fidelity.row import FidelityRow
 from worldmodels_fast.evaluation.scores import Evaluation, save_evaluations
-from worldmodels_fast.evaluation.scoring import play_beside_random
 from worldmodels_fast.rollout.encoder import VAEPrecision
 from worldmodels_fast.utils.seeding import derive_seed
 from worldmodels_fast.world import pretrained

@@ -19,11 +19,11 @@ class EpisodeScore:
     """One episode of the real game.
 
     Attributes:
-        episode: its number, from 0.
-        seed: what the environment was reset with.
-        score: the undiscounted return.
-        steps: its length.
-        terminated: whether it ended by itself (a death), not by a time limit.
+        episode: number of the episode, from 0.
+        seed: that the environment was reset with.
+        score: undiscounted return.
+        steps: length of the episode.
+        terminated: whether the game ended it (a death), not a time limit.
     """
 
     episode: int
@@ -48,15 +48,15 @@ class Evaluation:
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
-        """(n,) returns."""
+        """Return the episodes' returns, (n,)."""
         return np.array([episode.score for episode in self.episodes])
 
     def summary(self) -> Summary:
-        """Mean, standard deviation, interval and so on of the scores."""
+        """Return mean, standard deviation, interval and so on of the scores."""
         return summary(self.scores)
 
     def to_json(self) -> dict[str, Any]:
-        """Settings, summary and every episode, as JSON."""
+        """Return settings, summary and every episode as JSON."""
         return {
             "settings": self.settings,
             "summary": asdict(self.summary()),
@@ -65,7 +65,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Evaluation:
-        """The inverse of `to_json`."""
+        """Return the evaluation that `to_json` was called on."""
         episodes = tuple(EpisodeScore(**episode) for episode in data["episodes"])
         return cls(settings=data["settings"], episodes=episodes)
 
@@ -80,5 +80,5 @@ def save_evaluations(evaluations: dict[str, Evaluation], path: Path) -> None:
 
 
 def load_evaluations(path: Path) -> dict[str, Evaluation]:
-    """Read what `save_evaluations` wrote."""
+    """Return the evaluations that `save_evaluations` wrote, by player."""
     return {name: Evaluation.from_json(e) for name, e in json.loads(path.read_text()).items()}

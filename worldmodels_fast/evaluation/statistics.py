@@ -1,4 +1,4 @@
-"""Scores in a few numbers: mean, standard deviation, bootstrap interval."""
+"""A sample of scores in a few numbers: mean, standard deviation, bootstrap interval."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Summary:
 
     Attributes:
         n: number of scores.
-        mean: their mean.
-        std: their standard deviation (of the sample itself, ddof 0, as the paper's).
+        mean: of the scores.
+        std: standard deviation of the sample itself (ddof 0, as the paper's).
         low: lower end of the bootstrap 95% interval of the mean.
-        high: its upper end.
-        min: the lowest score.
-        median: the middle one.
-        max: the highest.
+        high: upper end of that interval.
+        min: lowest score.
+        median: of the scores.
+        max: highest score.
     """
 
     n: int
@@ -37,7 +37,11 @@ class Summary:
 
 
 def summary(scores: npt.ArrayLike, resamples: int = 10_000) -> Summary:
-    """Summarise scores (n,); the interval is the percentile bootstrap's, with a fixed seed."""
+    """Return the summary of scores (n,); the interval is a percentile bootstrap, seed 0.
+
+    Raises:
+        ValueError: no scores, or one that is not finite.
+    """
     x = np.asarray(scores, dtype=np.float64)
     if x.ndim != 1 or not x.size:
         raise ValueError(f"scores: expected at least one, shape (n,), got shape {x.shape}")
@@ -59,6 +63,6 @@ def summary(scores: npt.ArrayLike, resamples: int = 10_000) -> Summary:
 def bootstrap_means(
     x: npt.NDArray[np.float64], resamples: int, seed: int = 0
 ) -> npt.NDArray[np.float64]:
-    """Means of samples drawn from x with replacement, (resamples,)."""
+    """Return the means (resamples,) of samples of x (n,), drawn with replacement."""
     rng = np.random.default_rng(seed)
     return np.array([x[rng.integers(x.size, size=x.size)].mean() for _ in range(resamples)])

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from worldmodels_fast import envs
 from worldmodels_fast.data.collect import CollectConfig
 from worldmodels_fast.envs.policies import make_policy
-from worldmodels_fast.evaluation.config import FidelityConfig
+from worldmodels_fast.evaluation.fidelity.config import FidelityConfig
 from worldmodels_fast.evaluation.quality.config import QualityConfig
 from worldmodels_fast.evolution.cma import EvolveConfig
 from worldmodels_fast.ops.types import PRECISIONS, ControllerSpec

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from worldmodels_fast import envs
+from worldmodels_fast.evaluation.beside_random import play_beside_random
 from worldmodels_fast.evaluation.scores import save_evaluations
-from worldmodels_fast.evaluation.scoring import play_beside_random
 from worldmodels_fast.evolution.cma import EvolveConfig, Record, evolve
 from worldmodels_fast.models.controller import LinearController
 from worldmodels_fast.report.page import write_report

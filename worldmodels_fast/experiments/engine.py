@@ -25,7 +25,7 @@ from typing import Any
 import gymnasium
 import torch
 
-from worldmodels_fast.evaluation.comparison import read_fidelity, write_fidelity
+from worldmodels_fast.evaluation.fidelity.file import read_fidelity, write_fidelity
 from worldmodels_fast.experiments.config import RunConfig, load_config, save_config
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.utils.files import read_json, write_json

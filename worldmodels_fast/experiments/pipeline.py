@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from worldmodels_fast.evaluation.comparison import (
-    compare_controller,
-    print_fidelity,
-    read_fidelity,
-    write_controller_rows,
-)
+from worldmodels_fast.evaluation.fidelity.compare import compare_controller, print_fidelity
+from worldmodels_fast.evaluation.fidelity.file import read_fidelity, write_controller_rows
 from worldmodels_fast.experiments.engine import Pipeline, Stage
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.experiments.stages.collect import stage_collect

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels_fast import envs
-from worldmodels_fast.evaluation.comparison import read_fidelity
-from worldmodels_fast.evaluation.fidelity import fidelity_table
+from worldmodels_fast.evaluation.beside_random import UNMODIFIED, unmodified_beside
+from worldmodels_fast.evaluation.fidelity.file import read_fidelity
+from worldmodels_fast.evaluation.fidelity.row import fidelity_table
 from worldmodels_fast.evaluation.quality import tables
 from worldmodels_fast.evaluation.scores import load_evaluations
-from worldmodels_fast.evaluation.scoring import UNMODIFIED, unmodified_beside
 from worldmodels_fast.utils.files import read_json_lines
 
 FRONT_MATTER = """---

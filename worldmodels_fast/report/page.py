@@ -14,14 +14,14 @@ from PIL import Image
 
 from worldmodels_fast import envs
 from worldmodels_fast.envs.take_cover import MAX_STEPS
-from worldmodels_fast.evaluation.comparison import read_fidelity
-from worldmodels_fast.evaluation.fidelity import fidelity_table
+from worldmodels_fast.evaluation.beside_random import UNMODIFIED, unmodified_beside
+from worldmodels_fast.evaluation.fidelity.file import read_fidelity
+from worldmodels_fast.evaluation.fidelity.row import fidelity_table
+from worldmodels_fast.evaluation.fidelity.survival import survival
 from worldmodels_fast.evaluation.quality import figures, tables
 from worldmodels_fast.evaluation.quality.figures import survival_curves
 from worldmodels_fast.evaluation.scores import load_evaluations
-from worldmodels_fast.evaluation.scoring import UNMODIFIED, unmodified_beside
 from worldmodels_fast.evaluation.statistics import Summary
-from worldmodels_fast.evaluation.survival import survival
 from worldmodels_fast.report.curves import authors_curve, curves_of, draw_curves
 from worldmodels_fast.report.dream_strips import (
     PICTURE_SEED,

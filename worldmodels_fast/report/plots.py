@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from worldmodels_fast.evaluation.fidelity import FidelityRow
+from worldmodels_fast.evaluation.fidelity.row import FidelityRow
 
 LABEL_POINTS = 11
 """Height of a point's name, and what lies between it and the next."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from worldmodels_fast.evaluation.fidelity import FidelityRow
+from worldmodels_fast.evaluation.fidelity.row import FidelityRow
+from worldmodels_fast.evaluation.fidelity.survival import kaplan_meier
 from worldmodels_fast.evaluation.quality.take_cover import PERIOD, STRIDE
-from worldmodels_fast.evaluation.survival import kaplan_meier
 
 COLOURS = {
     "game": "black",

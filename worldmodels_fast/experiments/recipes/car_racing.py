@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from worldmodels_fast.data.collect import CollectConfig
-from worldmodels_fast.evaluation.config import FidelityConfig
+from worldmodels_fast.evaluation.fidelity.config import FidelityConfig
 from worldmodels_fast.evaluation.quality.config import QualityConfig
 from worldmodels_fast.evolution.cma import EvolveConfig
 from worldmodels_fast.experiments.config import (

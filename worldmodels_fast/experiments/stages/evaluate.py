@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels_fast.evaluation.comparison import controller_row, write_controller_rows
+from worldmodels_fast.evaluation.beside_random import play_beside_random
+from worldmodels_fast.evaluation.fidelity.compare import controller_row
+from worldmodels_fast.evaluation.fidelity.file import write_controller_rows
 from worldmodels_fast.evaluation.scores import save_evaluations
-from worldmodels_fast.evaluation.scoring import play_beside_random
 from worldmodels_fast.evolution.cma import Record, load_means
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.training.devices import products_in_bf16

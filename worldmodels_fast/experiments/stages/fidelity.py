@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from worldmodels_fast.dream.dream import Dream
-from worldmodels_fast.evaluation.comparison import compare_with_game, write_fidelity
+from worldmodels_fast.evaluation.fidelity.compare import compare_with_game
+from worldmodels_fast.evaluation.fidelity.file import write_fidelity
 from worldmodels_fast.experiments.run import Run
 
 

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels_fast.evaluation.comparison import controller_row, write_controller_rows
-from worldmodels_fast.evaluation.evaluate import evaluate_agent, evaluate_policy
-from worldmodels_fast.evaluation.scoring import RANDOM_POLICY, show
+from worldmodels_fast.evaluation.beside_random import RANDOM_POLICY
+from worldmodels_fast.evaluation.evaluate import evaluate_agent, evaluate_policy, show_episode
+from worldmodels_fast.evaluation.fidelity.compare import controller_row
+from worldmodels_fast.evaluation.fidelity.file import write_controller_rows
 from worldmodels_fast.evaluation.statistics import summary
 from worldmodels_fast.experiments.config import PAPER_TEMPERATURES, SweepConfig
 from worldmodels_fast.experiments.engine import Pipeline
@@ -118,7 +119,7 @@ def _do_row(run: Run, pipeline: Pipeline, temperature: float) -> None:
             env_kwargs=run.config.env_kwargs,
             latent=run.config.controller.latent,
             progress_path=row.folder / "game" / "sweep-agent.jsonl",
-            on_episode=functools.partial(show, progress),
+            on_episode=functools.partial(show_episode, progress),
         )
     fidelity = controller_row(
         f"tau {temperature:g}",
@@ -176,7 +177,7 @@ def _write_table(run: Run) -> None:
             env_kwargs=config.env_kwargs,
             squash=run.environment.squash,
             progress_path=run.folder / "sweep" / "random.jsonl",
-            on_episode=functools.partial(show, progress),
+            on_episode=functools.partial(show_episode, progress),
         )
     rows = []
     for path in (run.folder / "sweep").glob("tau-*/temperature.json"):

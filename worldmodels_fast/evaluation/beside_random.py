@@ -1,4 +1,4 @@
-"""An agent's score in the real game, beside the random policy's."""
+"""An agent in the real game, beside the random policy on the same seeds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from worldmodels_fast import envs
-from worldmodels_fast.evaluation.evaluate import evaluate_agent, evaluate_policy
-from worldmodels_fast.evaluation.scores import EpisodeScore, Evaluation
+from worldmodels_fast.evaluation.evaluate import evaluate_agent, evaluate_policy, show_episode
+from worldmodels_fast.evaluation.scores import Evaluation
 from worldmodels_fast.rollout.encoder import VAEPrecision
 from worldmodels_fast.rollout.slots import Latent
 from worldmodels_fast.utils.progress import StageProgress, console
@@ -26,7 +26,7 @@ UNMODIFIED = "agent-unmodified"
 
 
 MOST_SCORES_PRINTED = 12
-"""Up to so many episodes, every score is printed."""
+"""Every score is printed of an evaluation of at most so many episodes."""
 
 
 def play_beside_random(
@@ -44,25 +44,25 @@ def play_beside_random(
     latent: Latent = "sample",
     others: Mapping[str, World] | None = None,
 ) -> dict[str, Evaluation]:
-    """Play the real game with the agent and with the random policy, on the same seeds.
+    """Return and print the scores of the agent and of the random policy, on the same seeds.
 
     Args:
         world: the world or its folder.
         environment: a name from `envs.ENVIRONMENTS`.
-        episodes: the agent's, and those of each of the others.
-        random_episodes: the random policy's.
-        unmodified_episodes: the agent's in the game's unmodified environment, if it has one.
-        seed: of all.
+        episodes: number of the agent's, and of each of the others'.
+        random_episodes: number of the random policy's.
+        unmodified_episodes: number of the agent's in the game's unmodified environment, if it has
+            one.
+        seed: of all evaluations.
         workers: processes; None for as many as suit the machine.
         env_kwargs: settings of the environment.
-        progress_folder: where finished episodes are kept, so that a killed evaluation goes on.
-        vae_precision: the agents', see `PackedEncoder`.
-        latent: what they see, see `Agent`.
+        progress_folder: folder of the progress files, `evaluate-NAME.jsonl`; None keeps none.
+        vae_precision: of the agents, see `PackedEncoder`.
+        latent: z that the agents see, see `Agent`.
         others: further agents, by name.
 
     Returns:
-        the evaluations of "agent", the others, "agent-unmodified" and "random", whose summaries
-        are also printed.
+        The evaluations by name: "agent", the others', "agent-unmodified" and "random".
     """
     spec = envs.ENVIRONMENTS[environment]
     agent = functools.partial(evaluate_agent, vae_precision=vae_precision, latent=latent)
@@ -89,7 +89,7 @@ def play_beside_random(
                 workers=workers,
                 env_kwargs=env_kwargs,
                 progress_path=path,
-                on_episode=functools.partial(show, progress),
+                on_episode=functools.partial(show_episode, progress),
             )
     settings = ", ".join(f"{key} {value}" for key, value in (env_kwargs or {}).items())
     console.print(
@@ -108,7 +108,7 @@ def play_beside_random(
 
 
 def unmodified_beside(evaluations: Mapping[str, Evaluation]) -> str:
-    """Say how the agent's scores in the unmodified environment differ from those in ours."""
+    """Return a sentence: the agent's scores in the unmodified environment less those in ours."""
     ours = {episode.episode: episode.score for episode in evaluations["agent"].episodes}
     pairs = [
         (episode.score, ours[episode.episode])
@@ -122,8 +122,3 @@ def unmodified_beside(evaluations: Mapping[str, Evaluation]) -> str:
         f"{difference.mean():+.1f} on average over {len(pairs)} episodes (standard deviation of "
         f"the differences {difference.std():.1f}; {np.mean(difference == 0):.0%} are the same)."
     )
-
-
-def show(progress: StageProgress, score: EpisodeScore, done: int, total: int) -> None:
-    """Show an episode that is over (an `OnEpisode`, but for the progress)."""
-    progress.update(done, f"the last one scored {score.score:.0f}")

@@ -1,4 +1,4 @@
-"""Survival curves: dream against game, as they are drawn and compared in medicine."""
+"""Survival curves of dream and game: Kaplan-Meier estimates, log-rank tests, hazards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worldmodels_fast.evaluation.fidelity import FidelityRow
+from worldmodels_fast.evaluation.fidelity.row import FidelityRow
 from worldmodels_fast.types import Doubles
 
 
@@ -18,7 +18,7 @@ def kaplan_meier(times: npt.ArrayLike, died: npt.ArrayLike) -> tuple[Doubles, Do
 
     Args:
         times: (n,) tics lived.
-        died: (n,) whether that was a death, not the end of watching.
+        died: (n,) whether the episode ended in death; False if it was truncated (censored).
     """
     t, d = np.asarray(times, np.float64), np.asarray(died, np.bool_)
     at = np.unique(t[d])
@@ -49,9 +49,9 @@ def log_rank(
 def hazard(
     times: npt.ArrayLike, died: npt.ArrayLike, width: int = 100
 ) -> list[tuple[int, int, float]]:
-    """Return (first tic, deaths, tics lived by all together) of each stretch of `width` tics.
+    """Return (first tic, deaths, tics lived in all episodes) of each interval of `width` tics.
 
-    It stops with the last stretch in which anybody lives.
+    The last interval is the last in which an episode is alive.
     """
     t, d = np.asarray(times, np.float64), np.asarray(died, np.bool_)
     rows = []
@@ -65,11 +65,17 @@ def hazard(
 def survival(
     rows: Sequence[FidelityRow], game_limit: int, dream_limit: int
 ) -> list[dict[str, Any]]:
-    """Test and hazards of each row; whoever lives up to the limit is taken out of the watch.
+    """Compare dream and game of each row; episodes that reach the limit are censored.
+
+    Args:
+        rows: with scores in steps.
+        game_limit: steps after which an episode of the game is truncated.
+        dream_limit: steps after which an episode of the dream is truncated.
 
     Returns:
-        JSON, one for each player: "player", "p" of the log-rank test, and for "game" and "dream"
-        the "hazard" (rows as in `hazard`), "median" (tics, None if most live on) and "censored".
+        JSON, one object for each player: "player", "p" of the log-rank test, and for "game" and
+        "dream" the "hazard" (rows as in `hazard`), "median" (tics; None if more than half are alive
+        at the limit) and "censored" (number of episodes).
     """
     results = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Settings of the comparison of dream and game."""
+"""The section `fidelity` of the settings: the comparison of dream and game."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class FidelityConfig:
     """How the dream is compared with the game before C is evolved in it.
 
     Attributes:
-        policies: fixed policies that play both.
-        real_episodes: of each policy in the game.
-        dream_episodes: of each policy in the dream, at temperature 1.
+        policies: open-loop policies that play in both.
+        real_episodes: number of each policy's in the game.
+        dream_episodes: number of each policy's in the dream, at temperature 1.
         warn_factor: the run warns where dream and game differ by more than this factor. (Returns
             may be of either sign: where they are compared, by as much of the game's mean, or of
             its scores' standard deviation if that is larger.)
