@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from worldmodels_fast.bench.output.tables import Results, markdown
 from worldmodels_fast.bench.protocol import machine
 from worldmodels_fast.bench.protocol.processes import Libraries
 from worldmodels_fast.bench.sections import dreams, growth, limits, single_ops
+from worldmodels_fast.utils.files import write_json, write_text
 from worldmodels_fast.utils.progress import StageProgress, console
 
 Section = Callable[[BenchConfig, Libraries, dict[str, str]], Iterator[dict[str, Any]]]
@@ -63,8 +63,8 @@ def bench(config: BenchConfig) -> Results:
 
 
 def _write(results: Results, config: BenchConfig) -> None:
-    (config.out / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
-    (config.out / "bench.md").write_text(markdown(results))
+    write_json(config.out / "bench.json", results)
+    write_text(config.out / "bench.md", markdown(results))
     if "dream" in results:
         draw_throughput(results["dream"], config.threads, config.out / "bench.png")
     if "growth" in results:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from gymnasium import spaces
 
 from worldmodels_fast.data.shards import shard_path
 from worldmodels_fast.types import Floats, Frames
+from worldmodels_fast.utils.files import read_json
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def shard_steps(folder: Path, shard: int) -> int:
         FileNotFoundError: there is no such shard.
     """
     metadata = _existing(folder, shard) / "metadata.json"
-    return int(json.loads(metadata.read_text())["total_steps"])
+    return int((read_json(metadata) or {})["total_steps"])
 
 
 def _existing(folder: Path, shard: int) -> Path:

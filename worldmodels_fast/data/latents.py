@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save
 
 from worldmodels_fast.data.episodes import read_episodes
 from worldmodels_fast.data.shards import shard_path
 from worldmodels_fast.types import Floats
+from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,6 @@ class Latents:
 
 def write_latents(folder: Path, shard: int, latents: Latents) -> None:
     """Write one shard of latents."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = shard_path(folder, shard, ".safetensors.unfinished")
     arrays: dict[str, npt.NDArray[Any]] = {
         "mu": latents.mu,
         "logvar": latents.logvar,
@@ -57,8 +54,7 @@ def write_latents(folder: Path, shard: int, latents: Latents) -> None:
     }
     if latents.rewards is not None:
         arrays["rewards"] = latents.rewards
-    unfinished.write_bytes(save(arrays))  # `save_file`'s would be for its owner's eyes only
-    os.replace(unfinished, shard_path(folder, shard, ".safetensors"))
+    save_tensors(shard_path(folder, shard, ".safetensors"), arrays)
 
 
 def read_latents(folder: Path, shards: Sequence[int]) -> Latents:
@@ -77,7 +73,7 @@ def read_latents(folder: Path, shards: Sequence[int]) -> Latents:
         path = shard_path(folder, shard, ".safetensors")
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such shard; run the stage `encode` first")
-        parts.append(load_file(path))
+        parts.append(load_tensors(path, "delete it and run the stage `encode` again"))
     keys = set.intersection(*map(set, parts))
     return Latents(**{key: np.concatenate([part[key] for part in parts]) for key in keys})
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels_fast.evaluation.scores import EpisodeScore, Evaluation
+from worldmodels_fast.utils.files import append_json_line, read_json_lines, write_json_lines
 
 OnEpisode = Callable[[EpisodeScore, int, int], None]
 """Called with (an episode just finished, episodes finished, episodes in all)."""
@@ -68,8 +69,7 @@ class FinishedEpisodes:
         self._finished[player][score.episode] = score
         path = self._players[player].progress_path
         if path is not None:
-            with path.open("a") as file:
-                file.write(json.dumps(asdict(score)) + "\n")
+            append_json_line(path, asdict(score))
         if self._on_episode is not None:
             done = sum(map(len, self._finished))
             self._on_episode(score, done, sum(player.episodes for player in self._players))
@@ -87,12 +87,10 @@ def _read_progress(player: PlayerEpisodes) -> dict[int, EpisodeScore]:
     path = player.progress_path
     if path is None:
         return {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text().split("\n") if path.exists() else []
-    complete = lines[:-1]  # a kill may have left half a line after the last newline
+    rows = read_json_lines(path)
     settings = json.loads(json.dumps(player.settings, default=str))
-    if complete:
-        earlier = json.loads(complete[0])
+    if rows:
+        earlier = rows[0]
         changed = [key for key in {**earlier, **settings} if earlier.get(key) != settings.get(key)]
         if changed:
             raise ValueError(
@@ -101,7 +99,7 @@ def _read_progress(player: PlayerEpisodes) -> dict[int, EpisodeScore]:
                 + "); delete it to evaluate anew"
             )
     else:
-        complete = [json.dumps(settings)]
-    path.write_text("".join(line + "\n" for line in complete))
-    scores = [EpisodeScore(**json.loads(line)) for line in complete[1:]]
+        rows = [settings]
+    write_json_lines(path, rows)
+    scores = [EpisodeScore(**row) for row in rows[1:]]
     return {score.episode: score for score in scores if score.episode < player.episodes}

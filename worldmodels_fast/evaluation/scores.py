@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worldmodels_fast.evaluation.statistics import Summary, summary
+from worldmodels_fast.utils.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,9 @@ class Evaluation:
 
 def save_evaluations(evaluations: dict[str, Evaluation], path: Path) -> None:
     """Write several players' settings, summaries and every episode's score as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    text = json.dumps({name: e.to_json() for name, e in evaluations.items()}, indent=1)
-    unfinished.write_text(text + "\n")
-    os.replace(unfinished, path)
+    write_json(path, {name: e.to_json() for name, e in evaluations.items()})
 
 
 def load_evaluations(path: Path) -> dict[str, Evaluation]:
     """Return the evaluations that `save_evaluations` wrote, by player."""
-    return {name: Evaluation.from_json(e) for name, e in json.loads(path.read_text()).items()}
+    return {name: Evaluation.from_json(e) for name, e in (read_json(path) or {}).items()}

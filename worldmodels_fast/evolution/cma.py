@@ -7,11 +7,9 @@ rollouts and is maximised; the sign is flipped once, where ``cma`` is told.
 
 from __future__ import annotations
 
-import json
-import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,11 +17,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 from threadpoolctl import threadpool_limits
 
+from worldmodels_fast.utils.files import append_json_line, write_bytes, write_json_lines
 from worldmodels_fast.utils.seeding import derive_seed
+from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 
 Record = dict[str, Any]
 
@@ -239,7 +237,7 @@ def evolve(
         state = _State(
             identity, _start(n_params, config, seed), np.random.RandomState(seed % 2**32)
         )
-    _write_history(history_path, state.history)
+    write_json_lines(history_path, state.history)  # a kill can fall between the two
     _write_means(means_path, state.means)
 
     reason = _finished(state, config)
@@ -290,8 +288,7 @@ def evolve(
         _save(state_path, state)
         if generation in state.means:
             _write_means(means_path, state.means)
-        with history_path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        append_json_line(history_path, record)
         if on_generation is not None:
             on_generation(record)
 
@@ -316,10 +313,10 @@ def load_means(path: Path) -> dict[int, Params]:
         ValueError: the file is missing or is something else.
     """
     try:
-        tensors = load_file(path)
+        tensors = load_tensors(path, "run the stage `evolve` again")
         pairs = zip(tensors["generations"].tolist(), tensors["means"], strict=True)
         return dict(pairs)
-    except (FileNotFoundError, SafetensorError, KeyError, ValueError) as error:
+    except (FileNotFoundError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: not the means of an evolution ({error})") from error
 
 
@@ -459,33 +456,14 @@ def _checked(returns: Any, shape: tuple[int, int], generation: int) -> npt.NDArr
     return array
 
 
-def _write_history(path: Path, history: list[Record]) -> None:
-    """Make the file say what the state says (a kill can fall between the two)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in history))
-    os.replace(temporary, path)
-
-
 def _write_means(path: Path | str | None, means: dict[int, Params]) -> None:
-    if path is None or not means:
-        return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    # Not `save_file`, which would leave a file that only its owner may read.
-    temporary.write_bytes(
-        save({"generations": np.array(list(means)), "means": np.stack(list(means.values()))})
-    )
-    os.replace(temporary, path)
+    if path is not None and means:
+        arrays = {"generations": np.array(list(means)), "means": np.stack(list(means.values()))}
+        save_tensors(Path(path), arrays)
 
 
 def _save(path: Path, state: _State) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    record: Mapping[str, Any] = {**vars(state), "es": state.es.pickle_dumps()}
-    temporary.write_bytes(pickle.dumps(record))
-    os.replace(temporary, path)
+    write_bytes(path, pickle.dumps({**vars(state), "es": state.es.pickle_dumps()}))
 
 
 def _load(path: Path, identity: Record) -> _State:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import types
 import typing
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from worldmodels_fast.ops.types import PRECISIONS, ControllerSpec
 from worldmodels_fast.rollout.slots import Latent
 from worldmodels_fast.training.config import Precision, RNNConfig, VAEConfig
 from worldmodels_fast.training.devices import products_in_bf16
+from worldmodels_fast.utils.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -278,10 +278,7 @@ class RunConfig:
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Write a configuration as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    os.replace(unfinished, path)
+    write_json(path, dataclasses.asdict(config))
 
 
 def load_config(path: Path) -> RunConfig:
@@ -291,7 +288,7 @@ def load_config(path: Path) -> RunConfig:
         ValueError: not a configuration, or one with settings that this version does not know.
     """
     try:
-        config = _build(RunConfig, json.loads(path.read_text()))
+        config = _build(RunConfig, read_json(path))
     except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a configuration of this version ({error})") from error
     assert isinstance(config, RunConfig)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from worldmodels_fast import data, envs
 from worldmodels_fast.evolution.cma import Params
@@ -25,6 +22,7 @@ from worldmodels_fast.models.vae import VAE
 from worldmodels_fast.types import Floats
 from worldmodels_fast.utils.files import read_json
 from worldmodels_fast.utils.seeding import derive_seed
+from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 from worldmodels_fast.world.world import World
 
 _NO_WIDTH = -60.0
@@ -248,17 +246,10 @@ class Run:
 def _weights(path: Path, stage: str) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise ValueError(f"{path}: not there yet; run the stage `{stage}` first")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error}); delete stages/{stage}.json and run `{stage}` again"
-        ) from error
+    arrays = load_tensors(path, f"delete stages/{stage}.json and run `{stage}` again")
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def save_weights(module: torch.nn.Module, path: Path) -> None:
     """Write a module's weights; the file appears whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    # `save_file` would leave a file that only its owner may read.
-    unfinished.write_bytes(save({k: v.contiguous() for k, v in module.state_dict().items()}))
-    os.replace(unfinished, path)
+    save_tensors(path, {k: v.detach().cpu().numpy() for k, v in module.state_dict().items()})

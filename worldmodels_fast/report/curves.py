@@ -16,7 +16,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from worldmodels_fast.utils.files import read_json_lines
+from worldmodels_fast.utils.files import read_json, read_json_lines, read_text
 
 __all__ = ["Curve", "authors_curve", "curve_of", "curves_of", "draw_curves"]
 
@@ -88,7 +88,7 @@ def authors_curve(environment: str = "take-cover", folder: Path | None = None) -
     # Rows: generation, seconds, "improvement", x, "curr", score, "prev", x, "best", best so far.
     points = tuple(
         (int(row[0]), row[1] * AUTHORS_CORES / 3600, float(row[row.index("curr") + 1]))
-        for row in json.loads(path.read_text())
+        for row in json.loads(read_text(path))
     )
     return Curve(name, points)
 
@@ -104,7 +104,7 @@ def curve_of(folder: Path, name: str) -> Curve | None:
         name: for the legend.
     """
     record = folder / "stages" / "evolve.json"
-    cores = json.loads(record.read_text())["processors"] if record.is_file() else math.nan
+    cores = (read_json(record) or {"processors": math.nan})["processors"]
     points, seconds = [], 0.0
     for row in read_json_lines(folder / "history.jsonl"):
         seconds += row["seconds"]
@@ -120,7 +120,7 @@ def curves_of(folder: Path) -> list[Curve]:
     )
     found = [curve_of(path, f"ours, {path.name.replace('-', ' ')}") for path in rows]
     config = folder / "config.json"
-    settings = json.loads(config.read_text()) if config.is_file() else {}
+    settings = read_json(config) or {}
     evolve = settings.get("evolve", {})
     tau = evolve.get("temperature")
     if tau is None or evolve.get("where") == "game":

@@ -10,6 +10,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
+from worldmodels_fast.utils.figures import figure_png
+from worldmodels_fast.utils.files import write_bytes
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #222; }
@@ -31,9 +34,7 @@ def html_table(head: list[str], rows: list[list[str]]) -> str:
 
 def embedded_figure(figure: Figure, folder: Path, name: str) -> str:
     """Return an <img> that holds the picture, and write it to `figures/NAME.png`, too."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return _embedded(buffer.getvalue(), folder, name)
+    return _embedded(figure_png(figure), folder, name)
 
 
 def embedded_image(image: Image.Image, folder: Path, name: str) -> str:
@@ -45,7 +46,5 @@ def embedded_image(image: Image.Image, folder: Path, name: str) -> str:
 
 def _embedded(png: bytes, folder: Path, name: str) -> str:
     """Write the picture beside the page, too, for those who want it alone."""
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    (figures / f"{name}.png").write_bytes(png)
+    write_bytes(folder / "figures" / f"{name}.png", png)
     return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from worldmodels_fast.evaluation.fidelity.file import read_fidelity
 from worldmodels_fast.evaluation.fidelity.row import fidelity_table
 from worldmodels_fast.evaluation.quality import tables
 from worldmodels_fast.evaluation.scores import load_evaluations
-from worldmodels_fast.utils.files import read_json_lines
+from worldmodels_fast.utils.files import read_json, read_json_lines, write_text
 
 FRONT_MATTER = """---
 license: mit
@@ -37,20 +36,21 @@ def write_card(folder: Path) -> Path:
     world = folder / "world"
     if not (world / "config.json").is_file():
         raise ValueError(f"{world}: no finished world; run the stage `evolve` first")
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json") or {}
     path = world / "README.md"
-    path.write_text(
+    write_text(
+        path,
         FRONT_MATTER.format(environment=config["environment"])
         + "\n".join(
             [
-                *_what(config, json.loads((world / "config.json").read_text())["dream"]),
+                *_what(config, (read_json(world / "config.json") or {})["dream"]),
                 *_made(folder),
                 *_scores(folder),
                 *_fidelity(folder),
                 *_quality(folder),
             ]
         )
-        + "\n"
+        + "\n",
     )
     return path
 
@@ -119,10 +119,10 @@ def _end_rule(threshold: float, temperature: float) -> str:
 def _made(folder: Path) -> list[str]:
     records = {}
     for path in sorted((folder / "stages").glob("*.json")):
-        records[path.stem] = json.loads(path.read_text())
+        records[path.stem] = read_json(path) or {}
     lines = ["## How it was made", ""]
     lengths = folder / "episodes"
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json") or {}
     if lengths.is_dir():
         lines.append(
             f"- {config['collect']['episodes']:,} episodes under "
@@ -180,7 +180,7 @@ def _scores(folder: Path) -> list[str]:
     if not path.is_file():
         return []
     evaluations = load_evaluations(path)
-    spec = envs.ENVIRONMENTS.get(json.loads((folder / "config.json").read_text())["environment"])
+    spec = envs.ENVIRONMENTS.get((read_json(folder / "config.json") or {})["environment"])
     score = spec.score if spec else "steps survived"
     rows = [
         f"| {name} | {len(e.episodes)} | {e.summary().mean:.0f} +- {e.summary().std:.0f} | "
@@ -250,7 +250,7 @@ def _quality(folder: Path) -> list[str]:
     path = folder / "quality.json"
     if not path.is_file():
         return []
-    result = json.loads(path.read_text())
+    result = read_json(path) or {}
     lines = ["## How good is the dream?", "", tables.markdown(tables.losses(result)), ""]
     lines += [tables.about_losses(result), ""]
     if "prediction" in result:

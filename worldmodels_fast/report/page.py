@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from worldmodels_fast.report.temperatures import (
     read_temperatures,
     temperatures_table,
 )
-from worldmodels_fast.utils.files import read_json_lines
+from worldmodels_fast.utils.files import read_json, read_json_lines, read_text, write_text
 from worldmodels_fast.world.world import World
 
 
@@ -55,7 +54,7 @@ def write_report(folder: Path) -> Path:
         f"<style>{STYLE}</style><h1>{title}</h1>{''.join(sections)}</html>\n"
     )
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 
@@ -137,20 +136,20 @@ def _learning_curve(folder: Path) -> Iterator[str]:
 def _where(folder: Path) -> str:
     """What C was evolved in, "dream" or "game"."""
     path = folder / "config.json"
-    config = json.loads(path.read_text()) if path.is_file() else {}
+    config = read_json(path) or {}
     return str(config.get("evolve", {}).get("where", "dream"))
 
 
 def _pays_rewards(folder: Path) -> bool:
     """Whether M predicts rewards, whose sum a dream then returns."""
     path = folder / "config.json"
-    config = json.loads(path.read_text()) if path.is_file() else {}
+    config = read_json(path) or {}
     return bool(config.get("rnn", {}).get("predicts_reward", False))
 
 
 def _core_hours(folder: Path) -> str:
     path = folder / "stages" / "evolve.json"
-    record = json.loads(path.read_text()) if path.is_file() else {}
+    record = read_json(path) or {}
     hours = record.get("figures", {}).get("core_hours")
     if hours is None:
         return ""
@@ -189,7 +188,7 @@ def _fidelity(folder: Path) -> Iterator[str]:
 def _limits(folder: Path) -> tuple[int, int]:
     """Tics after which an episode is cut, in the game and in the dream."""
     path = folder / "config.json"
-    config = json.loads(path.read_text()) if path.is_file() else {}
+    config = read_json(path) or {}
     spec = envs.ENVIRONMENTS.get(config.get("environment", ""))
     game = spec.max_steps if spec is not None else MAX_STEPS
     return (
@@ -221,7 +220,7 @@ def _quality(folder: Path) -> Iterator[str]:
     path = folder / "quality.json"
     if not path.is_file():
         return
-    result = json.loads(path.read_text())
+    result = read_json(path) or {}
     held_out = (
         "held out from the training" if result["held_out"] else "NOT held out: too few shards"
     )
@@ -300,7 +299,7 @@ def _training(folder: Path) -> Iterator[str]:
 def _reward_variance(folder: Path) -> str:
     """Say what the reward's loss would be of an M that knows nothing."""
     path = folder / "stages" / "train-rnn.json"
-    record = json.loads(path.read_text()) if path.is_file() else {}
+    record = read_json(path) or {}
     variance = record.get("figures", {}).get("held_out_reward_variance")
     return "" if variance is None else f" The held-out rewards' mean alone has {variance:.3g}."
 
@@ -308,7 +307,7 @@ def _reward_variance(folder: Path) -> str:
 def _settings(folder: Path) -> Iterator[str]:
     path = folder / "config.json"
     if path.is_file():
-        yield f"<h2>Settings</h2><pre>{html.escape(path.read_text())}</pre>"
+        yield f"<h2>Settings</h2><pre>{html.escape(read_text(path))}</pre>"
 
 
 def _temperatures(folder: Path) -> Iterator[str]:
@@ -349,7 +348,7 @@ SECTIONS = (
 def _environment(folder: Path) -> str:
     """The name of the run's environment, or of its world's, or nothing."""
     for path in (folder / "config.json", folder / "world" / "config.json"):
-        if path.is_file() and (name := json.loads(path.read_text()).get("environment")):
+        if name := (read_json(path) or {}).get("environment"):
             return str(name)
     return ""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from worldmodels_fast.evaluation.statistics import Summary
+from worldmodels_fast.utils.files import read_json
 
 __all__ = ["PAPER", "PAPER_RANDOM", "draw_temperatures", "read_temperatures", "temperatures_table"]
 
@@ -31,9 +31,9 @@ def read_temperatures(folder: Path) -> dict[str, Any]:
         ValueError: there is none.
     """
     path = folder / "temperatures.json"
-    if not path.is_file():
+    table = read_json(path)
+    if table is None:
         raise ValueError(f"{path}: no table yet; run `sweep-temperature` first")
-    table: dict[str, Any] = json.loads(path.read_text())
     return table
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from worldmodels_fast.types import Frames
+from worldmodels_fast.utils.files import new_file
 
 SUFFIXES = (".mp4", ".gif")
 
@@ -57,7 +58,6 @@ def write_video(pictures: Iterable[Frames], path: Path, fps: int) -> None:
     check_suffix(path)
     if fps < 1:
         raise ValueError(f"fps: expected at least 1, got {fps}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".mp4":
         _write_mp4(iter(pictures), path, fps)
         return
@@ -68,7 +68,8 @@ def write_video(pictures: Iterable[Frames], path: Path, fps: int) -> None:
     first = next(images)
     # A GIF counts in hundredths of a second.
     duration = max(20, round(100 / fps) * 10)
-    first.save(path, save_all=True, append_images=images, duration=duration, loop=0)
+    with new_file(path) as file:
+        first.save(file, "GIF", save_all=True, append_images=images, duration=duration, loop=0)
 
 
 def check_suffix(path: Path) -> None:
@@ -92,22 +93,22 @@ def _write_mp4(pictures: Iterator[Frames], path: Path, fps: int) -> None:
 
     first = next(pictures)
     height, width, _ = first.shape
-    unfinished = path.with_suffix(".unfinished.mp4")
-    writer: Any = imageio_ffmpeg.write_frames(
-        str(unfinished),
-        (width, height),
-        fps=fps,
-        quality=8,
-        macro_block_size=2,  # else it would scale the picture to multiples of 16
-        ffmpeg_log_level="error",
-    )
-    writer.send(None)
-    try:
-        for picture in itertools.chain([first], pictures):
-            writer.send(np.ascontiguousarray(picture))
-    finally:
-        writer.close()
-    unfinished.replace(path)
+    with new_file(path) as file:
+        writer: Any = imageio_ffmpeg.write_frames(
+            file.name,
+            (width, height),
+            fps=fps,
+            quality=8,
+            macro_block_size=2,  # else it would scale the picture to multiples of 16
+            ffmpeg_log_level="error",
+            output_params=["-f", "mp4"],
+        )
+        writer.send(None)
+        try:
+            for picture in itertools.chain([first], pictures):
+                writer.send(np.ascontiguousarray(picture))
+        finally:
+            writer.close()
 
 
 def held(pictures: Iterable[Frames], n: int) -> Iterator[Frames]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from worldmodels_fast.utils.files import new_file
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint; it appears whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    with unfinished.open("wb") as file:
+    with new_file(path) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())  # the name must not reach the disk before what it names
-    os.replace(unfinished, path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from worldmodels_fast.utils.files import read_json_lines
+from worldmodels_fast.utils.files import append_json_line, read_json_lines, write_json_lines
 
 Metrics = dict[str, float]
 
@@ -22,14 +20,11 @@ class MetricsLog:
     def __init__(self, path: Path, first_step: int) -> None:
         self.path = path
         kept = [row for row in read_json_lines(path) if row["step"] <= first_step]
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(unfinished, path)
+        write_json_lines(path, kept)
 
     def write(self, step: int, metrics: Metrics) -> None:
         """Append a report."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        append_json_line(self.path, {"step": step, **metrics})
 
 
 def check_finite(what: str, step: int, metrics: Metrics) -> None:

@@ -7,15 +7,12 @@ initial_latents.safetensors (mu, logvar of stored first frames) and README.md, i
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from worldmodels_fast.dream.dream import Dream
 from worldmodels_fast.envs.registry import spec_of
@@ -25,6 +22,8 @@ from worldmodels_fast.models.vae import VAE
 from worldmodels_fast.rollout.game import Game
 from worldmodels_fast.rollout.slots import Latent
 from worldmodels_fast.types import Floats
+from worldmodels_fast.utils.files import read_json, read_text, write_json, write_text
+from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 from worldmodels_fast.world.agent import Agent
 
 FORMAT = 1
@@ -120,7 +119,6 @@ class World:
             ValueError: a weight is not finite, or too large for 16 bits.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         kind = {"fp16": np.float16, "fp32": np.float32}[dtype]
         for part, tensors in self._tensors().items():
             with np.errstate(over="ignore"):
@@ -130,8 +128,7 @@ class World:
                     raise ValueError(
                         f"{part}: {name} holds NaN, infinity, or numbers too large for {dtype}"
                     )
-            # Not save_file, which gives the file to its owner alone, whatever the umask says.
-            (folder / f"{part}.safetensors").write_bytes(save(rounded, {"format": "pt"}))
+            save_tensors(folder / f"{part}.safetensors", rounded, {"format": "pt"})
         rnn = self.mdn_rnn
         config = {
             **self.config,
@@ -148,8 +145,8 @@ class World:
             "controller": self.controller.config(),
             "dream": {**_DREAM_SETTINGS, **self.config.get("dream", {})},
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (folder / "README.md").write_text(self.card)
+        write_json(folder / "config.json", config)
+        write_text(folder / "README.md", self.card)
 
     @classmethod
     def load(cls, folder: Path | str) -> World:
@@ -159,12 +156,9 @@ class World:
             ValueError: something is missing, or is not what config.json says.
         """
         folder = Path(folder)
-        try:
-            config = json.loads((folder / "config.json").read_text())
-        except FileNotFoundError:
-            raise ValueError(f"{folder} is not a world: it has no config.json") from None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{folder / 'config.json'}: not JSON: {error}") from error
+        config = read_json(folder / "config.json")
+        if config is None:
+            raise ValueError(f"{folder} is not a world: it has no config.json")
         if config.get("format") != FORMAT:
             raise ValueError(
                 f"{folder / 'config.json'}: expected format {FORMAT}, got "
@@ -192,7 +186,7 @@ class World:
             mdn_rnn=mdn_rnn,
             controller=controller,
             initial_latents=(latents["mu"], latents["logvar"]),
-            card=card.read_text() if card.exists() else "",
+            card=read_text(card) if card.exists() else "",
             config=config,
         )
 
@@ -212,6 +206,7 @@ class World:
 
 def _read(path: Path) -> dict[str, Floats]:
     try:
-        return {name: tensor.astype(np.float32) for name, tensor in load_file(path).items()}
-    except (FileNotFoundError, SafetensorError) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
+        arrays = load_tensors(path, "get the world's folder again")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file; get the world's folder again") from None
+    return {name: array.astype(np.float32) for name, array in arrays.items()}

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from worldmodels_fast.utils.figures import write_figure
+
 COLOURS = {"fp32": "tab:blue", "bf16": "tab:orange", "int8": "tab:green"}
 MARKERS = {"ours": "o", "torch-eager": "v", "torch-compile": "^", "jax": "s"}
 
@@ -39,7 +41,7 @@ def draw_throughput(rows: list[dict[str, Any]], threads: int, path: Path) -> Non
     ]
     handles.append(Line2D([], [], color="black", ls=":", lw=1.5, label="limit of the machine"))
     figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=110)
+    write_figure(path, figure)
 
 
 def _throughput(axes: Axes, rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
@@ -102,7 +104,7 @@ def draw_growth(cells: list[dict[str, Any]], path: Path) -> None:
         _mark_values(axes, rows[0]["values"])
         axes.grid(which="major", alpha=0.3)
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    write_figure(path, figure)
 
 
 def _mark_values(axes: Axes, values: list[int]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import statistics
 import time
@@ -29,6 +28,7 @@ from worldmodels_fast.bench.protocol.processes import Libraries
 from worldmodels_fast.bench.protocol.timing import Loop, Rate
 from worldmodels_fast.bench.rivals.cuda import RIVALS
 from worldmodels_fast.dream.dream import Dream
+from worldmodels_fast.utils.files import write_json, write_text
 from worldmodels_fast.utils.progress import console
 from worldmodels_fast.world.pretrained import load_pretrained
 
@@ -149,8 +149,8 @@ def bench(config: GpuConfig) -> Results:
             for row in sections[section](config, results):
                 rows.append(row)
                 console.print(f"{section}: {_headline(row)}", markup=False)
-                (config.out / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
-    (config.out / "gpu.md").write_text(markdown(results))
+                write_json(config.out / "gpu.json", results)
+    write_text(config.out / "gpu.md", markdown(results))
     console.print(markdown(results), markup=False)
     return results
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +15,8 @@ from worldmodels_fast.evaluation.quality.held_out import HeldOut
 from worldmodels_fast.evaluation.quality.measure import PARTS, measure
 from worldmodels_fast.evaluation.quality.tables import summary
 from worldmodels_fast.training.encode import encode_episodes
+from worldmodels_fast.utils.figures import write_figure
+from worldmodels_fast.utils.files import read_json, write_json
 from worldmodels_fast.utils.progress import StageProgress, console
 from worldmodels_fast.utils.seeding import derive_seed
 from worldmodels_fast.world.pretrained import load_pretrained
@@ -100,16 +100,14 @@ def measure_world(name_or_folder: str, options: QualityOptions) -> Path:
         )
     result["held_out"] = True
     path = folder / "quality.json"
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps({**result, "settings": _as_json(options, settings)}, indent=1))
-    os.replace(unfinished, path)
+    write_json(path, {**result, "settings": _as_json(options, settings)})
     console.print(summary(result))
     if "prediction" in result:
-        foresight(result["prediction"]).savefig(folder / "foresight.png", dpi=110)
+        write_figure(folder / "foresight.png", foresight(result["prediction"]))
     if "deaths" in result:
-        death_head(result["deaths"]).savefig(folder / "deaths.png", dpi=110)
+        write_figure(folder / "deaths.png", death_head(result["deaths"]))
     if "take_cover" in result:
-        fire_and_sight(result["take_cover"]).savefig(folder / "fire.png", dpi=110)
+        write_figure(folder / "fire.png", fire_and_sight(result["take_cover"]))
     console.print(f"figures and every number: {folder}")
     return path
 
@@ -117,13 +115,13 @@ def measure_world(name_or_folder: str, options: QualityOptions) -> Path:
 def _keep(folder: Path, settings: dict[str, object]) -> None:
     """Write what the folder's episodes and latents depend on; another one's are not mixed in."""
     path = folder / "settings.json"
-    if path.is_file() and (before := json.loads(path.read_text())) != settings:
+    before = read_json(path)
+    if before is not None and before != settings:
         raise ValueError(
             f"folder: {folder} holds episodes of {before}, not of {settings}; name another folder, "
             "or delete that one"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings) + "\n")
+    write_json(path, settings)
 
 
 def _as_json(options: QualityOptions, settings: dict[str, object]) -> dict[str, object]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +30,8 @@ from worldmodels_fast.report.temperatures import (
     read_temperatures,
     temperatures_table,
 )
+from worldmodels_fast.utils.figures import write_figure
+from worldmodels_fast.utils.files import read_json, write_json, write_text
 from worldmodels_fast.utils.progress import StageProgress, console
 from worldmodels_fast.utils.seeding import derive_seed
 from worldmodels_fast.world.world import World
@@ -99,7 +99,7 @@ def _do_row(run: Run, pipeline: Pipeline, temperature: float) -> None:
         "episodes": config.episodes,
         "game_seed": derive_seed(run.config.seed, "sweep/game"),
     }
-    if path.is_file() and json.loads(path.read_text())["asked"] == asked:
+    if (read_json(path) or {}).get("asked") == asked:
         console.print("scores: finished before")
         return
     world = World.load(row.world)
@@ -130,7 +130,7 @@ def _do_row(run: Run, pipeline: Pipeline, temperature: float) -> None:
     )
     write_controller_rows(run.folder / "fidelity.json", [fidelity])
     figures = record["figures"]
-    _write(
+    write_json(
         path,
         {
             "temperature": temperature,
@@ -181,7 +181,7 @@ def _write_table(run: Run) -> None:
         )
     rows = []
     for path in (run.folder / "sweep").glob("tau-*/temperature.json"):
-        row = json.loads(path.read_text())
+        row = read_json(path) or {}
         evolved = Run.load(path.parent).record("evolve") or {}
         if row["asked"]["evolve"] == evolved.get("id"):  # else it is being done again
             rows.append(row)
@@ -201,18 +201,6 @@ def _write_table(run: Run) -> None:
         "rows": rows,
         "random": random.to_json(),
     }
-    _write(run.folder / "temperatures.json", table)
-    _replace(run.folder / "temperatures.md", temperatures_table(table) + "\n")
-    figures = run.folder / "figures"
-    figures.mkdir(exist_ok=True)
-    draw_temperatures(table).savefig(figures / "temperatures.png", dpi=110)
-
-
-def _write(path: Path, value: Any) -> None:
-    _replace(path, json.dumps(value, indent=1) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
+    write_json(run.folder / "temperatures.json", table)
+    write_text(run.folder / "temperatures.md", temperatures_table(table) + "\n")
+    write_figure(run.folder / "figures" / "temperatures.png", draw_temperatures(table))
