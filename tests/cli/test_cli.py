@@ -5,9 +5,9 @@ import sys
 import pytest
 from small_worlds import small_world
 
-from worldmodels_fast.cli import doctor
+from worldmodels_fast.cli import demo, doctor, evaluate, fidelity, stage, usage
 from worldmodels_fast.cli import main as cli
-from worldmodels_fast.experiments import demo
+from worldmodels_fast.cli import run as cli_run
 from worldmodels_fast.experiments.pipeline import STAGES
 from worldmodels_fast.experiments.recipes.registry import RECIPES, make_recipe
 
@@ -24,6 +24,10 @@ def test_help_lists_everything(capsys, args):
     assert (status, err) == (0, "")
     for name in ("demo", "run", "bench", "doctor", *STAGES, *RECIPES):
         assert f"  {name} " in out
+
+
+def test_help_lists_the_stages_in_their_order():
+    assert list(usage.STAGES) == list(STAGES)
 
 
 @pytest.mark.parametrize("command", ["demo", "run", "bench", "doctor", *STAGES])
@@ -63,7 +67,7 @@ def test_an_unknown_command(capsys):
         (["collect", "new", "take-cover-smoke", "--collect.episodes", "0"], "episodes, shard_epis"),
         (["demo", "--generation", "3"], "--generation"),
         (["demo", "--world", "take-over"], "'take-over'"),
-        (["demo", "--episodes", "0", "--world", "."], "episodes: expected at least 1"),
+        (["demo", "--episodes", "0", "--world", "."], "--episodes: expected at least 1"),
         (["doctor", "now"], "usage: worldmodels-fast doctor"),
         (["run", "take-cover-z-only", "--from", "nowhere"], "nowhere: no run in here"),
         (["run", "take-cover-z-only", "--from=nowhere"], "nowhere: no run in here"),
@@ -114,7 +118,7 @@ def test_a_report_of_a_new_run_holds_its_settings(capsys, tmp_path):
 
 def test_settings_reach_the_stage(capsys, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "run_stage", lambda name, run: seen.append((name, run)))
+    monkeypatch.setattr(stage, "run_stage", lambda name, run: seen.append((name, run)))
     options = ["--collect.policies", "still", "swing-10", "--vae.final-learning-rate", "1e-6"]
     status, _, _ = main(capsys, "train-vae", tmp_path, "take-cover-smoke", *options, "--seed", "9")
     assert status == 0
@@ -148,7 +152,7 @@ def test_exit_statuses(capsys, tmp_path, monkeypatch, error, status, words):
     def fail(name, run):
         raise error
 
-    monkeypatch.setattr(cli, "run_stage", fail)
+    monkeypatch.setattr(stage, "run_stage", fail)
     got, _, err = main(capsys, "collect", tmp_path, "take-cover-smoke")
     assert got == status
     assert words in err
@@ -160,7 +164,7 @@ def test_a_workers_traceback_is_shown(capsys, tmp_path, monkeypatch):
         error.add_note("in the worker:\nTraceback ...")
         raise error
 
-    monkeypatch.setattr(cli, "run_stage", fail)
+    monkeypatch.setattr(stage, "run_stage", fail)
     _, _, err = main(capsys, "collect", tmp_path, "take-cover-smoke")
     assert err == "failed: task 3 failed\nin the worker:\nTraceback ...\n"
 
@@ -193,7 +197,14 @@ def test_the_demo(capsys, tmp_path):
     for _ in range(2):  # a second demo replaces the first
         status, out, err = main(capsys, "demo", "--world", tmp_path / "world", *options)
         assert status == 0, err
-        for words in ("falls asleep", "wakes up", "agent ", "random ", "skill 4", "report.html"):
+        for words in (
+            "parameters, all zero, is evolved",
+            "plays the real game",
+            "agent ",
+            "random ",
+            "skill 4",
+            "report.html",
+        ):
             assert words in out
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert len(evaluation["agent"]["episodes"]) == len(evaluation["random"]["episodes"]) == 1
@@ -207,6 +218,12 @@ def test_a_demo_in_no_environment(tmp_path):
     with pytest.raises(ValueError, match=r"environment: .* got None"):
         demo.demo(demo.DemoConfig(world=str(tmp_path / "world"), folder=tmp_path / "demo"))
     assert not (tmp_path / "demo").exists()
+
+
+def test_a_demo_in_a_dream_whose_members_all_score_the_same(capsys):
+    status, out, err = main(capsys, "demo", "--world", "car-racing", "--folder", "never")
+    assert (status, out) == (2, "")
+    assert "--world: expected a world whose M predicts an end or a reward" in err
 
 
 @pytest.mark.slow
@@ -270,8 +287,10 @@ def test_what_would_fail_in_a_later_stage_fails_before_the_first(capsys, tmp_pat
 
 def test_dream_fidelity_is_the_comparison(capsys, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "compare_run", lambda run: seen.append(run.folder))
-    monkeypatch.setattr(cli, "compare_world", lambda world, config: seen.append((world, config)))
+    monkeypatch.setattr(evaluate, "compare_run", lambda run: seen.append(run.folder))
+    monkeypatch.setattr(
+        fidelity, "compare_world", lambda world, config: seen.append((world, config))
+    )
     command = ["evaluate", tmp_path / "run", "take-cover-smoke", "--dream-fidelity"]
     assert main(capsys, *command)[0] == 0
     options = ["--dream-fidelity", "--real-episodes", "3"]
@@ -287,7 +306,7 @@ def test_dream_fidelity_is_the_comparison(capsys, tmp_path, monkeypatch):
 
 def test_an_ablation_takes_the_settings_of_the_run_that_it_is_from(capsys, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "run_all", seen.append)
+    monkeypatch.setattr(cli_run, "run_all", seen.append)
     base = tmp_path / "base"
     command = ["run", "take-cover-smoke", "--folder", base, "--seed", 9]
     assert main(capsys, *command)[0] == 0

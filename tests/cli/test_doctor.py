@@ -10,7 +10,7 @@ from worldmodels_fast.utils.progress import console
 
 def report():
     with console.capture() as capture:
-        works = doctor.main()
+        works = doctor.check_machine()
     return works, " ".join(capture.get().split())
 
 

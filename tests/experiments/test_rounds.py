@@ -11,6 +11,7 @@ from small_runs import TOY, small_config, write_small_run
 
 from worldmodels_fast import data, envs
 from worldmodels_fast.cli import main as cli
+from worldmodels_fast.cli import run as cli_run
 from worldmodels_fast.data.collect import CollectConfig
 from worldmodels_fast.experiments.config import RoundConfig
 from worldmodels_fast.experiments.pipeline import open_run, run_stage
@@ -121,7 +122,7 @@ def test_a_base_that_has_been_done_anew_is_noticed(base, tmp_path):
 
 def test_the_command_line_names_the_base(base, tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(cli, "run_all", ran.append)
+    monkeypatch.setattr(cli_run, "run_all", ran.append)
     monkeypatch.setitem(
         registry.ROUNDS,
         "take-cover-second-round",

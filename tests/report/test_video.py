@@ -151,7 +151,9 @@ def test_a_video_of_a_world(tmp_path, world, monkeypatch, capsys):
         assert image.n_frames >= 20  # Pillow joins equal frames, those of the last second
         assert image.size[0] == 4 * 64 + 3 * 4
     assert cli.main([*arguments, "20"]) == 2
-    assert "warm_up: expected 1 to 19" in capsys.readouterr().err
+    assert "--warm-up: expected fewer tics than --tics, 20, got 20" in capsys.readouterr().err
+    assert cli.main([*arguments[:-3], "--warm-up", "40"]) == 2  # the episode is too short
+    assert "warm_up: expected 1 to 39 tics, got 40" in capsys.readouterr().err
 
 
 def test_a_run_without_a_controller_is_played_by_a_policy(tmp_path, world, monkeypatch):
@@ -171,10 +173,23 @@ def test_a_run_without_a_controller_is_played_by_a_policy(tmp_path, world, monke
         (["video"], "usage: worldmodels-fast video RUN_OR_WORLD"),
         (["video", "nowhere"], "nowhere: no run in here"),
         (["video", "take-cover", "--out", "a.avi"], "a name ending in .mp4 or .gif"),
-        (["video", "take-cover", "--scale", "0"], "scale: expected at least 1"),
+        (["video", "take-cover", "--scale", "0"], "--scale: expected at least 1, got 0"),
+        (["video", "take-cover", "--tics", "-5"], "--tics: expected at least 2, got -5"),
+        (["video", "take-cover", "--fps", "0"], "--fps: expected at least 1, got 0"),
+        (["video", "take-cover", "--warm-up", "-1"], "--warm-up: expected at least 1, got -1"),
+        (["video", "take-cover", "--seed", "-1"], "--seed: expected 0 <= --seed"),
+        (["video", "take-cover", "--taus"], "--taus: expected at least one temperature, got none"),
+        (["video", "take-cover", "--taus", "1", "0"], "--taus: expected a finite number above 0"),
+        (["video", "take-cover", "--player", "dancer"], "--player: expected one of agent, uniform"),
     ],
 )
 def test_misuse(capsys, tmp_path, monkeypatch, args, words):
+    def play(*args, **kwargs):
+        raise AssertionError("the game was played before the options were checked")
+
+    monkeypatch.setattr(cli_video, "play_one", play)
     monkeypatch.chdir(tmp_path)
     assert cli.main(args) == 2
-    assert words in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert (out, words in err) == ("", True), err
+    assert err.count("\n") == 1 or "usage:" in err

@@ -12,11 +12,11 @@ from small_worlds import small_mdn_rnn, small_world
 
 from worldmodels_fast import MDNRNN, VAE, data, envs
 from worldmodels_fast.cli import main as cli
+from worldmodels_fast.cli.fidelity import compare_world
 from worldmodels_fast.data.collect import CollectConfig, ShardTask, collect_shard
 from worldmodels_fast.evaluation.fidelity.compare import controller_row, print_fidelity
 from worldmodels_fast.evaluation.fidelity.file import read_fidelity, write_fidelity
 from worldmodels_fast.evaluation.fidelity.row import FidelityRow, disagreements, fidelity_table
-from worldmodels_fast.evaluation.finished_world import compare_world
 from worldmodels_fast.evaluation.quality.config import QualityConfig
 from worldmodels_fast.evaluation.quality.held_out import HeldOut
 from worldmodels_fast.evaluation.quality.measure import measure

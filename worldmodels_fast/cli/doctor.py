@@ -1,4 +1,4 @@
-"""`worldmodels-fast doctor`: what this machine can run, and why not."""
+"""`worldmodels-fast doctor`: what this machine can run, and the reason for what it cannot."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from importlib.metadata import version
 from pathlib import Path
 
 from worldmodels_fast import envs, ops
+from worldmodels_fast.cli.usage import COMMANDS, PROGRAM, exit_with_usage
 from worldmodels_fast.utils.progress import console
 
 DISTRIBUTIONS = ("worldmodels-fast", "torch", "numpy", "gymnasium", "vizdoom", "cma", "minari")
 
 
-def main() -> bool:
-    """Print the report; return whether everything works. Checks run what they are about."""
+def command(args: list[str]) -> None:
+    """Print what this machine can run, and why not; exit with status 1 if something is broken."""
+    if args:
+        exit_with_usage(f"{PROGRAM} doctor\n\n{COMMANDS['doctor']}", args)
+    if not check_machine():
+        raise SystemExit(1)
+
+
+def check_machine() -> bool:
+    """Print versions, and run kernels and the game; return whether everything works."""
     console.print(f"python {sys.version.split()[0]} on {platform.platform()}")
     console.print(f"processors: {os.cpu_count()} ({platform.machine()})")
     for name in DISTRIBUTIONS:

@@ -1,24 +1,41 @@
-"""`worldmodels-fast video`: the game beside dreams under the same actions."""
+"""`worldmodels-fast video`: the game filmed beside dreams under the same actions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import tyro
+
+from worldmodels_fast.cli.usage import COMMANDS, PROGRAM, exit_with_usage, lacks_target
 from worldmodels_fast.envs.registry import spec_of
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.report.pictures import play_one
 from worldmodels_fast.report.side_by_side import beside, pictures_of
-from worldmodels_fast.report.video import VideoOptions, check_suffix, has_ffmpeg, held, write_video
+from worldmodels_fast.report.video import VideoOptions, has_ffmpeg, held, write_video
 from worldmodels_fast.utils.progress import console
 from worldmodels_fast.world.pretrained import folder_of, load_pretrained, pretrained_names
 from worldmodels_fast.world.world import World
 
 DEFAULT_POLICY = {"take-cover": "swing-40", "car-racing": "random-linear"}
-"""Plays where there is no evolved controller, by environment: from wall to wall, or straight on."""
+"""The policy that plays where no controller has evolved, by environment."""
+
+
+def command(args: list[str]) -> None:
+    """Film the game beside dreams from the same frames, under the same actions."""
+    name = f"{PROGRAM} video"
+    if lacks_target(args):
+        bundled = ", ".join(pretrained_names())
+        exit_with_usage(
+            f"{name} RUN_OR_WORLD [--out FILE.mp4] [--taus 0.1 1.0 1.3] [settings]\n\n"
+            f"{COMMANDS['video']}\n\nRUN_OR_WORLD is a run's folder with a trained V and M, or a "
+            f"world: {bundled}, or its folder.\n`{name} RUN_OR_WORLD --help` lists every setting.",
+            args,
+        )
+    make_video(args[0], tyro.cli(VideoOptions, args=args[1:], prog=f"{name} {args[0]}"))
 
 
 def make_video(run_or_world: str, options: VideoOptions) -> Path:
-    """Play the game once, dream beside it, and write the video; return its path.
+    """Play one episode of the game, dream beside it, and write the video; return its path.
 
     Args:
         run_or_world: a run's folder with trained V and M, a bundled world, or a world's folder.
@@ -28,6 +45,7 @@ def make_video(run_or_world: str, options: VideoOptions) -> Path:
         ValueError: no such run or world, an agent where none has evolved, or a setting out of
             range.
     """
+    options.check()
     world, evolved, folder = _find(run_or_world)
     spec = spec_of(world.config)
     policy = DEFAULT_POLICY.get(world.config["environment"], "uniform")
@@ -37,15 +55,10 @@ def make_video(run_or_world: str, options: VideoOptions) -> Path:
         own_actions = evolved and not world.mdn_rnn.predicts_done
     if (player == "agent" or own_actions) and not evolved:
         raise ValueError(
-            f"player: no controller has evolved in {run_or_world} yet; name a policy, for instance "
-            f"{policy}"
+            f"--player: no controller has evolved in {run_or_world} yet; name a policy, for "
+            f"instance {policy}"
         )
-    if options.scale < 1:
-        raise ValueError(f"scale: expected at least 1, got {options.scale}")
-    if not options.taus:
-        raise ValueError("taus: expected at least one temperature")
     out = options.out or folder / ("dream.mp4" if has_ffmpeg() else "dream.gif")
-    check_suffix(out)
     frames, actions = play_one(
         world, seed=options.seed, policy=None if player == "agent" else player
     )
@@ -62,7 +75,7 @@ def make_video(run_or_world: str, options: VideoOptions) -> Path:
         died=world.mdn_rnn.predicts_done and shown == len(frames) < limit,
         own_actions=own_actions,
     )
-    # A second to look at the end.
+    # The last picture is shown for a second.
     write_video(held(pictures_of(scene, options.scale), fps), out, fps)
     console.print(f"video: {out}, {shown} of {len(frames)} tics played by {player}")
     for row in scene.rows[2:] if world.mdn_rnn.predicts_done else ():
@@ -72,7 +85,7 @@ def make_video(run_or_world: str, options: VideoOptions) -> Path:
 
 
 def _find(run_or_world: str) -> tuple[World, bool, Path]:
-    """The world, whether its controller has evolved, and where its video goes."""
+    """Return the world, whether its controller has evolved, and the folder of its video."""
     folder = Path(run_or_world)
     if run_or_world in pretrained_names():
         return load_pretrained(run_or_world), True, Path()

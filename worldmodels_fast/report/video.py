@@ -1,4 +1,4 @@
-"""Video files of frames."""
+"""Videos: their options, and .mp4 and .gif files of frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from worldmodels_fast.envs.policies import POLICY_NAMES, make_policy
 from worldmodels_fast.types import Frames
+from worldmodels_fast.utils.arguments import checked_integer, checked_number
 from worldmodels_fast.utils.files import new_file
 
 SUFFIXES = (".mp4", ".gif")
@@ -20,22 +22,21 @@ SUFFIXES = (".mp4", ".gif")
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """Film reality beside dreams from the same first frames, under the same actions or C's.
+    """Film the game beside dreams from the same first frames, under the same actions or C's.
 
     Attributes:
         out: an .mp4 (needs the extra `video`) or .gif; None for dream.mp4, or dream.gif without
-            the extra, in the run's folder, or here for a bundled world.
-        taus: temperatures of the dreams, a picture for each.
-        player: "agent", the evolved controller, or a fixed policy's name; None for the agent if
-            there is one.
-        own_actions: whether C acts in the dreams by itself, on what it dreams; else what was done
-            in the game is repeated there. None: it does where M predicts no end (CarRacing), and
-            where there is a C.
+            the extra, in the run's folder, or in the working directory for a bundled world.
+        taus: temperatures of the dreams, one picture each.
+        player: "agent", the evolved controller, or the name of an open-loop policy; None for the
+            agent if there is one.
+        own_actions: whether C acts in the dreams on the dreamt latents; else the game's actions are
+            repeated there. None: C acts where there is one and M predicts no end (CarRacing).
         seed: of the game and the dreams.
         warm_up: tics that M watches before it dreams.
-        tics: at most so many are shown.
-        fps: tics in a second; None for the game's own.
-        scale: a pixel of the 64x64 becomes so many in either direction.
+        tics: number of tics shown, at most.
+        fps: tics per second; None for the game's own.
+        scale: width and height in the video of a pixel of the 64x64 frame.
     """
 
     out: Path | None = None
@@ -48,9 +49,46 @@ class VideoOptions:
     fps: int | None = None
     scale: int = 4
 
+    def check(self) -> None:
+        """Check every field.
+
+        Raises:
+            TypeError: a field of another type.
+            ValueError: a field out of range; the message names the option.
+        """
+        if not self.taus:
+            raise ValueError("--taus: expected at least one temperature, got none")
+        for tau in self.taus:
+            checked_number("--taus", tau, above=0)
+        if self.player not in (None, "agent"):
+            try:
+                make_policy(self.player)
+            except ValueError:
+                names = ", ".join(("agent", *POLICY_NAMES))
+                raise ValueError(
+                    f"--player: expected one of {names}, got {self.player!r}"
+                ) from None
+        checked_integer("--seed", self.seed, low=0, high=2**63)
+        checked_integer("--warm-up", self.warm_up, low=1)
+        checked_integer("--tics", self.tics, low=2)
+        if self.warm_up >= self.tics:
+            raise ValueError(
+                f"--warm-up: expected fewer tics than --tics, {self.tics}, got {self.warm_up}"
+            )
+        if self.fps is not None:
+            checked_integer("--fps", self.fps, low=1)
+        checked_integer("--scale", self.scale, low=1)
+        if self.out is not None:
+            check_suffix(self.out)
+
 
 def write_video(pictures: Iterable[Frames], path: Path, fps: int) -> None:
-    """Write pictures, all of one even size, as an .mp4 or .gif.
+    """Write pictures as an .mp4 or .gif.
+
+    Args:
+        pictures: uint8 (height, width, 3) each, all of one size, height and width even.
+        path: of the file; its folder is made if there is none.
+        fps: pictures per second, from 1.
 
     Raises:
         ValueError: another suffix, or an .mp4 without imageio-ffmpeg.
@@ -73,12 +111,12 @@ def write_video(pictures: Iterable[Frames], path: Path, fps: int) -> None:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise ValueError unless a video can be written under this name here."""
+    """Raise ValueError unless a video can be written to this path on this machine."""
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"out: expected a name ending in {' or '.join(SUFFIXES)}, got {path}")
+        raise ValueError(f"--out: expected a name ending in {' or '.join(SUFFIXES)}, got {path}")
     if path.suffix == ".mp4" and not has_ffmpeg():
         raise ValueError(
-            "out: an .mp4 needs imageio-ffmpeg; pip install 'worldmodels-fast[video]', or name a "
+            "--out: an .mp4 needs imageio-ffmpeg; pip install 'worldmodels-fast[video]', or name a "
             ".gif"
         )
 
@@ -112,7 +150,7 @@ def _write_mp4(pictures: Iterator[Frames], path: Path, fps: int) -> None:
 
 
 def held(pictures: Iterable[Frames], n: int) -> Iterator[Frames]:
-    """Yield them, and the last one n times more."""
+    """Yield the pictures, and the last one n times more."""
     picture = None
     for picture in pictures:
         yield picture

@@ -1,4 +1,4 @@
-"""`worldmodels-fast quality WORLD`: a finished world against episodes that are played for this."""
+"""`worldmodels-fast quality`: the stage of a run, or V and M of a finished world."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import tyro
+
 from worldmodels_fast import data
+from worldmodels_fast.cli import stage
+from worldmodels_fast.cli.usage import PROGRAM, lacks_target
 from worldmodels_fast.data.collect import CollectConfig, collect
 from worldmodels_fast.envs.registry import spec_of
 from worldmodels_fast.evaluation.quality.config import QualityConfig
@@ -27,14 +31,14 @@ class QualityOptions:
     """Measure a finished world's V and M on fresh episodes of the game.
 
     Attributes:
-        folder: where episodes, latents, quality.json and figures go; None for runs/quality-WORLD.
-        episodes: played for this.
-        policies: that play them, in turn.
-        done_weight: what M's training multiplied the loss of a death by.
+        folder: of the episodes, latents, quality.json and figures; None for runs/quality-WORLD.
+        episodes: number of episodes that are played for this.
+        policies: open-loop policies that play them, in turn.
+        done_weight: weight of a death in the loss that M was trained with.
         reward_limit: of the rewards that M was trained on, if it predicts them; None for no limit.
         seed: None for the world's own.
         workers: processes that play; None for as many as suit the machine.
-        measure: how much is looked at.
+        measure: numbers of windows, samples and so on.
     """
 
     folder: Path | None = None
@@ -47,8 +51,21 @@ class QualityOptions:
     measure: QualityConfig = field(default_factory=QualityConfig)
 
 
+def command(args: list[str]) -> None:
+    """Measure V and M on held-out episodes."""
+    if lacks_target(args) or not stage.is_world(args[0]):
+        stage.command("quality", args)
+        return
+    options = tyro.cli(QualityOptions, args=args[1:], prog=f"{PROGRAM} quality {args[0]}")
+    measure_world(args[0], options)
+
+
 def measure_world(name_or_folder: str, options: QualityOptions) -> Path:
-    """Measure a bundled world or a world's folder, print it, and return quality.json's path.
+    """Measure a finished world's V and M, print the tables, and return quality.json's path.
+
+    Args:
+        name_or_folder: a bundled world, or a world's folder.
+        options: see `QualityOptions`.
 
     Raises:
         ValueError: no such world, a setting out of range, or a folder with other episodes.
@@ -113,7 +130,7 @@ def measure_world(name_or_folder: str, options: QualityOptions) -> Path:
 
 
 def _keep(folder: Path, settings: dict[str, object]) -> None:
-    """Write what the folder's episodes and latents depend on; another one's are not mixed in."""
+    """Write the settings of the folder's episodes and latents, or check that they are these."""
     path = folder / "settings.json"
     before = read_json(path)
     if before is not None and before != settings:

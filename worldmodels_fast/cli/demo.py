@@ -1,4 +1,4 @@
-"""`worldmodels-fast demo`: evolve a controller in a bundled dream, then send it into the game."""
+"""`worldmodels-fast demo`: a controller evolved in a bundled dream, scored in the real game."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import tyro
 
 from worldmodels_fast import envs
+from worldmodels_fast.cli.usage import PROGRAM
 from worldmodels_fast.evaluation.beside_random import play_beside_random
 from worldmodels_fast.evaluation.scores import save_evaluations
 from worldmodels_fast.evolution.cma import EvolveConfig, Record, evolve
@@ -26,11 +28,11 @@ class DemoConfig:
 
     Attributes:
         world: a bundled world, or a world's folder.
-        folder: where the results go; those of an earlier demo in it are replaced.
-        generations: of CMA-ES.
-        max_minutes: the evolution stops after this, on a slow machine.
-        episodes: real episodes of the agent, and as many of a random policy.
-        seed: of everything.
+        folder: of the results; those of an earlier demo in it are replaced.
+        generations: number of CMA-ES's generations.
+        max_minutes: limit of the evolution's time, for slow machines.
+        episodes: number of the agent's in the real game, and of the random policy's.
+        seed: that every other seed is derived from.
     """
 
     world: str = "take-cover"
@@ -41,16 +43,26 @@ class DemoConfig:
     seed: int = 0
 
 
+def command(args: list[str]) -> None:
+    """Evolve a controller in a bundled dream, then let it play the real game (3 minutes)."""
+    demo(tyro.cli(DemoConfig, args=args, prog=f"{PROGRAM} demo"))
+
+
 def demo(config: DemoConfig) -> None:
-    """Do what `DemoConfig` says, and print the scores.
+    """Evolve a controller in the dream, play the real game, print the scores, write the report.
 
     Raises:
         ValueError: no such world, or a setting out of range.
     """
     if config.episodes < 1:
-        raise ValueError(f"episodes: expected at least 1, got {config.episodes}")
+        raise ValueError(f"--episodes: expected at least 1, got {config.episodes}")
     world = load_pretrained(config.world)
     envs.spec_of(world.config)  # an unknown environment is an error now, not in two minutes
+    if not (world.mdn_rnn.predicts_done or world.mdn_rnn.predicts_reward):
+        raise ValueError(
+            "--world: expected a world whose M predicts an end or a reward, since else all its "
+            f"dreams score the same, got {config.world}"
+        )
     config.folder.mkdir(parents=True, exist_ok=True)
     for name in ("evolution_state.pickle", "history.jsonl", "evaluation.json", "report.html"):
         (config.folder / name).unlink(missing_ok=True)
@@ -67,8 +79,8 @@ def demo(config: DemoConfig) -> None:
         eval_rollouts=256,
     )
     console.print(
-        f"A controller of {dream.n_params:,} numbers, all zero, falls asleep: it will be evolved "
-        f"in the dream alone (temperature {dream.temperature:g})."
+        f"A controller of {dream.n_params:,} parameters, all zero, is evolved in the dream alone "
+        f"(temperature {dream.temperature:g})."
     )
     means: list[float] = []
     with StageProgress("evolve in the dream", config.generations, "generations") as progress:
@@ -95,14 +107,14 @@ def demo(config: DemoConfig) -> None:
         controller.flat.copy_(torch.from_numpy(result.params))
     if len(result.history) < config.generations:
         console.print(
-            f"That were {len(result.history)} of {config.generations} generations: the time for "
-            f"it, {config.max_minutes:g} minutes, was up (--max-minutes)."
+            f"Stopped after {len(result.history)} of {config.generations} generations: it had "
+            f"{config.max_minutes:g} minutes (--max-minutes)."
         )
     card = f"# {config.world}, with a controller evolved by `worldmodels-fast demo`\n"
-    dreamer = dataclasses.replace(world, controller=controller, card=card)
-    dreamer.save(config.folder / "world")
+    evolved = dataclasses.replace(world, controller=controller, card=card)
+    evolved.save(config.folder / "world")
 
-    console.print("It wakes up in the real game, which it has never seen.")
+    console.print("Now it plays the real game, which it has never seen.")
     evaluations = play_beside_random(
         config.folder / "world",
         world.config["environment"],
@@ -112,5 +124,5 @@ def demo(config: DemoConfig) -> None:
         env_kwargs=world.config.get("env_kwargs", {}),
     )
     save_evaluations(evaluations, config.folder / "evaluation.json")
-    console.print(f"In the dream it survived {result.score:.0f} steps.")
+    console.print(f"In the dream it survived {result.score:.0f} steps on average.")
     console.print(f"report: {write_report(config.folder)}")
