@@ -115,6 +115,15 @@ def test_a_gif(tmp_path):
         np.testing.assert_allclose(np.asarray(image.convert("RGB")), pictures[3], atol=6)
 
 
+def test_a_webp(tmp_path):
+    pictures = [np.full((10, 20, 3), 40 * k, np.uint8) for k in range(5)]
+    write_video(iter(pictures), tmp_path / "a.webp", fps=25)
+    with Image.open(tmp_path / "a.webp") as image:
+        assert image.n_frames == 5
+        image.seek(3)
+        np.testing.assert_allclose(np.asarray(image.convert("RGB")), pictures[3], atol=6)
+
+
 # imageio-ffmpeg's reader leaves its pipes to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_mp4(tmp_path):
@@ -136,7 +145,7 @@ def test_without_ffmpeg(tmp_path, monkeypatch):
         ValueError, match=r"pip install 'worldmodels-fast\[video\]', or name a .gif"
     ):
         write_video([], tmp_path / "a.mp4", fps=35)
-    with pytest.raises(ValueError, match=r"out: expected a name ending in .mp4 or .gif"):
+    with pytest.raises(ValueError, match=r"out: expected a name ending in .mp4, .gif or .webp"):
         write_video([], tmp_path / "a.avi", fps=35)
 
 
@@ -150,6 +159,9 @@ def test_a_video_of_a_world(tmp_path, world, monkeypatch, capsys):
     with Image.open(tmp_path / "w" / "dream.gif") as image:
         assert image.n_frames >= 20  # Pillow joins equal frames, those of the last second
         assert image.size[0] == 4 * 64 + 3 * 4
+    assert cli.main([*arguments, "8", "--first", "12", "--fps", "1", "--scale", "1"]) == 0
+    with Image.open(tmp_path / "w" / "dream.gif") as image:
+        assert image.n_frames <= 9  # tics 12 to 19, and the last one's second
     assert cli.main([*arguments, "20"]) == 2
     assert "--warm-up: expected fewer tics than --tics, 20, got 20" in capsys.readouterr().err
     assert cli.main([*arguments[:-3], "--warm-up", "40"]) == 2  # the episode is too short
@@ -172,9 +184,10 @@ def test_a_run_without_a_controller_is_played_by_a_policy(tmp_path, world, monke
     [
         (["video"], "usage: worldmodels-fast video RUN_OR_WORLD"),
         (["video", "nowhere"], "nowhere: no run in here"),
-        (["video", "take-cover", "--out", "a.avi"], "a name ending in .mp4 or .gif"),
+        (["video", "take-cover", "--out", "a.avi"], "a name ending in .mp4, .gif or .webp"),
         (["video", "take-cover", "--scale", "0"], "--scale: expected at least 1, got 0"),
         (["video", "take-cover", "--tics", "-5"], "--tics: expected at least 2, got -5"),
+        (["video", "take-cover", "--first", "700"], "--first: expected less than --tics, 700"),
         (["video", "take-cover", "--fps", "0"], "--fps: expected at least 1, got 0"),
         (["video", "take-cover", "--warm-up", "-1"], "--warm-up: expected at least 1, got -1"),
         (["video", "take-cover", "--seed", "-1"], "--seed: expected 0 <= --seed"),

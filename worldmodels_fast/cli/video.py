@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import tyro
@@ -63,6 +64,10 @@ def make_video(run_or_world: str, options: VideoOptions) -> Path:
         world, seed=options.seed, policy=None if player == "agent" else player
     )
     shown = min(len(frames), options.tics)
+    if options.first >= shown:
+        raise ValueError(
+            f"--first: the episode lasts {len(frames)} tics; expected less, got {options.first}"
+        )
     limit = world.config.get("env_kwargs", {}).get("max_steps", spec.max_steps)
     fps = spec.fps if options.fps is None else options.fps
     scene = beside(
@@ -75,8 +80,8 @@ def make_video(run_or_world: str, options: VideoOptions) -> Path:
         died=world.mdn_rnn.predicts_done and shown == len(frames) < limit,
         own_actions=own_actions,
     )
-    # The last picture is shown for a second.
-    write_video(held(pictures_of(scene, options.scale), fps), out, fps)
+    pictures = itertools.islice(pictures_of(scene, options.scale), options.first, None)
+    write_video(held(pictures, fps), out, fps)  # the last picture is shown for a second
     console.print(f"video: {out}, {shown} of {len(frames)} tics played by {player}")
     for row in scene.rows[2:] if world.mdn_rnn.predicts_done else ():
         end = "not over" if row.over is None else f"over in tic {row.over}"

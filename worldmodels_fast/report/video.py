@@ -1,4 +1,4 @@
-"""Videos: their options, and .mp4 and .gif files of frames."""
+"""Videos: their options, and .mp4, .gif and .webp files of frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worldmodels_fast.types import Frames
 from worldmodels_fast.utils.arguments import checked_integer, checked_number
 from worldmodels_fast.utils.files import new_file
 
-SUFFIXES = (".mp4", ".gif")
+SUFFIXES = (".mp4", ".gif", ".webp")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class VideoOptions:
     """Film the game beside dreams from the same first frames, under the same actions or C's.
 
     Attributes:
-        out: an .mp4 (needs the extra `video`) or .gif; None for dream.mp4, or dream.gif without
+        out: an .mp4 (needs the extra `video`), .gif or .webp; None for dream.mp4, or dream.gif without
             the extra, in the run's folder, or in the working directory for a bundled world.
         taus: temperatures of the dreams, one picture each.
         player: "agent", the evolved controller, or the name of an open-loop policy; None for the
@@ -34,7 +34,8 @@ class VideoOptions:
             repeated there. None: C acts where there is one and M predicts no end (CarRacing).
         seed: of the game and the dreams.
         warm_up: tics that M watches before it dreams.
-        tics: number of tics shown, at most.
+        first: the tic from which the video is shown.
+        tics: the tic at which it ends, at most.
         fps: tics per second; None for the game's own.
         scale: width and height in the video of a pixel of the 64x64 frame.
     """
@@ -45,6 +46,7 @@ class VideoOptions:
     own_actions: bool | None = None
     seed: int = 7
     warm_up: int = 30
+    first: int = 0
     tics: int = 700
     fps: int | None = None
     scale: int = 4
@@ -75,6 +77,9 @@ class VideoOptions:
             raise ValueError(
                 f"--warm-up: expected fewer tics than --tics, {self.tics}, got {self.warm_up}"
             )
+        checked_integer("--first", self.first, low=0)
+        if self.first >= self.tics:
+            raise ValueError(f"--first: expected less than --tics, {self.tics}, got {self.first}")
         if self.fps is not None:
             checked_integer("--fps", self.fps, low=1)
         checked_integer("--scale", self.scale, low=1)
@@ -83,7 +88,7 @@ class VideoOptions:
 
 
 def write_video(pictures: Iterable[Frames], path: Path, fps: int) -> None:
-    """Write pictures as an .mp4 or .gif.
+    """Write pictures as an .mp4, .gif or .webp.
 
     Args:
         pictures: uint8 (height, width, 3) each, all of one size, height and width even.
@@ -99,6 +104,19 @@ def write_video(pictures: Iterable[Frames], path: Path, fps: int) -> None:
     if path.suffix == ".mp4":
         _write_mp4(iter(pictures), path, fps)
         return
+    if path.suffix == ".webp":
+        first, *others = map(Image.fromarray, pictures)
+        with new_file(path) as file:
+            first.save(
+                file,
+                "WEBP",
+                save_all=True,
+                append_images=others,
+                duration=round(1000 / fps),
+                loop=0,
+                quality=75,
+            )
+        return
     # A palette with dither flickers; fire and walls need few colours.
     images = (
         Image.fromarray(picture).quantize(128, dither=Image.Dither.NONE) for picture in pictures
@@ -113,7 +131,9 @@ def write_video(pictures: Iterable[Frames], path: Path, fps: int) -> None:
 def check_suffix(path: Path) -> None:
     """Raise ValueError unless a video can be written to this path on this machine."""
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"--out: expected a name ending in {' or '.join(SUFFIXES)}, got {path}")
+        raise ValueError(
+            f"--out: expected a name ending in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path}"
+        )
     if path.suffix == ".mp4" and not has_ffmpeg():
         raise ValueError(
             "--out: an .mp4 needs imageio-ffmpeg; pip install 'worldmodels-fast[video]', or name a "
