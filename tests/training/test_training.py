@@ -79,7 +79,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     whole = path.read_bytes()
     for half in (b"", b"nonsense", whole[: len(whole) // 2]):
         path.write_bytes(half)
-        with pytest.raises(ValueError, match=r"x.checkpoint: not a checkpoint.*delete it"):
+        with pytest.raises(ValueError, match=r"x.checkpoint: damaged.*delete it"):
             load_checkpoint(path)
 
 

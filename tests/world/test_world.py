@@ -27,7 +27,7 @@ def test_agent_is_v_then_c_then_m(predicts_done):
             with torch.no_grad():
                 z = world.vae.encode(torch.from_numpy(frame)[None])[0].numpy()
             params = world.controller.flat.detach().numpy()[None]
-            # C acts on M's memory from before M is told of z.
+            # C acts on M's memory from before M is steps with z.
             expected = reference.controller_forward(world.controller.spec, params, z, h, c)
             action = agent.act(frame)
             assert action.shape == (1,)
@@ -179,7 +179,7 @@ def test_broken_folders_are_explained(tmp_path):
         "not json": (lambda f: (f / "config.json").write_text("{"), "not JSON"),
         "format": (edit(format=99), "format 1, got 99"),
         "sizes": (edit(vae={"latent_dim": 5}), r"vae\.safetensors: not the weights"),
-        "words": (edit(vae={"size": 5}), "cannot be understood"),
+        "words": (edit(vae={"size": 5}), r"config.json: damaged.*size"),
         "no file": (lambda f: (f / "mdn_rnn.safetensors").unlink(), "mdn_rnn.safetensors"),
         "cut file": (lambda f: (f / "vae.safetensors").write_bytes(b"abc"), "vae.safetensors"),
     }

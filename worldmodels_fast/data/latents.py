@@ -14,19 +14,20 @@ import numpy.typing as npt
 from worldmodels_fast.data.episodes import read_episodes
 from worldmodels_fast.data.shards import shard_path
 from worldmodels_fast.types import Floats
-from worldmodels_fast.utils.tensors import load_tensors, save_tensors
+from worldmodels_fast.utils.files import reading
+from worldmodels_fast.utils.tensors import Arrays, load_tensors, save_tensors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Latents:
-    """V's view of several episodes, end to end; N is the sum of their lengths.
+    """V's output for several episodes, end to end; N is the sum of their lengths.
 
     Attributes:
         mu: float16 (N, Z).
         logvar: float16 (N, Z).
         actions: float32 (N, A).
         lengths: int64 (E,), steps of each episode.
-        terminated: bool (E,), whether each ended by itself.
+        terminated: bool (E,), whether each ended by itself, not by a time limit.
         rewards: float32 (N,), the game's for each action; None in stores of earlier versions.
     """
 
@@ -37,6 +38,13 @@ class Latents:
     terminated: npt.NDArray[np.bool_]
     rewards: Floats | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"Latents(episodes={len(self.lengths)}, steps={len(self.mu)}, "
+            f"latent_dim={self.mu.shape[-1]}, action_dim={self.actions.shape[-1]}, "
+            f"rewards={self.rewards is not None})"
+        )
+
     @property
     def starts(self) -> npt.NDArray[np.int64]:
         """int64 (E,): index of each episode's first step."""
@@ -44,7 +52,11 @@ class Latents:
 
 
 def write_latents(folder: Path, shard: int, latents: Latents) -> None:
-    """Write one shard of latents."""
+    """Write one shard of latents, whole or not at all.
+
+    Raises:
+        ValueError: arrays of other dtypes or shapes, or NaN or infinity in one.
+    """
     arrays: dict[str, npt.NDArray[Any]] = {
         "mu": latents.mu,
         "logvar": latents.logvar,
@@ -54,7 +66,12 @@ def write_latents(folder: Path, shard: int, latents: Latents) -> None:
     }
     if latents.rewards is not None:
         arrays["rewards"] = latents.rewards
-    save_tensors(shard_path(folder, shard, ".safetensors"), arrays)
+    path = shard_path(folder, shard, ".safetensors")
+    try:
+        _check(arrays, arrays)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; nothing was written") from error
+    save_tensors(path, arrays)
 
 
 def read_latents(folder: Path, shards: Sequence[int]) -> Latents:
@@ -63,7 +80,8 @@ def read_latents(folder: Path, shards: Sequence[int]) -> Latents:
     There are rewards if all of these shards have them.
 
     Raises:
-        ValueError: no shards.
+        ValueError: no shards; a shard is damaged, holds NaN or infinity, or differs from the first
+            one in its widths.
         FileNotFoundError: a shard is missing.
     """
     if not shards:
@@ -73,9 +91,54 @@ def read_latents(folder: Path, shards: Sequence[int]) -> Latents:
         path = shard_path(folder, shard, ".safetensors")
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such shard; run the stage `encode` first")
-        parts.append(load_tensors(path, "delete it and run the stage `encode` again"))
+        part = load_tensors(path, _ADVICE)
+        with reading(path, _ADVICE):
+            _check(part, parts[0] if parts else part)
+        parts.append(part)
     keys = set.intersection(*map(set, parts))
     return Latents(**{key: np.concatenate([part[key] for part in parts]) for key in keys})
+
+
+_ADVICE = "delete the file and run the stage `encode` again"
+
+
+def _check(arrays: Arrays, first: Arrays) -> None:
+    """Raise ValueError unless these are a shard's arrays, as wide as those of the first shard."""
+    steps, latent_dim = arrays["mu"].shape
+    shapes = {
+        "mu": (np.float16, (steps, latent_dim)),
+        "logvar": (np.float16, (steps, latent_dim)),
+        "actions": (np.float32, (steps, arrays["actions"].shape[-1])),
+        "lengths": (np.int64, (len(arrays["lengths"]),)),
+        "terminated": (np.bool_, (len(arrays["lengths"]),)),
+        "rewards": (np.float32, (steps,)),
+    }
+    if unknown := arrays.keys() - shapes.keys():
+        raise ValueError(f"expected {', '.join(shapes)}, got {', '.join(sorted(unknown))}, too")
+    for name, (dtype, shape) in shapes.items():
+        if name == "rewards" and name not in arrays:
+            continue
+        array = arrays[name]
+        if array.dtype != dtype or array.shape != shape:
+            raise ValueError(
+                f"{name}: expected {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
+            )
+        if not _finite(array):
+            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+        if name in first and array.shape[1:] != first[name].shape[1:]:
+            raise ValueError(
+                f"{name}: expected a width of {first[name].shape[1:]} as in the first shard, got "
+                f"{array.shape[1:]}"
+            )
+    lengths = arrays["lengths"]
+    if lengths.sum() != steps or (lengths < 1).any():
+        raise ValueError(f"lengths: expected numbers from 1 whose sum is {steps}, got {lengths}")
+
+
+def _finite(array: npt.NDArray[Any]) -> bool:
+    if array.dtype == np.float16:  # twice as fast as np.isfinite: an exponent of ones
+        return not array.size or int((array.view(np.uint16) & 0x7FFF).max()) < 0x7C00
+    return bool(np.isfinite(array).all())
 
 
 def add_rewards(folder: Path, shard: int, episodes: Path) -> None:
@@ -85,7 +148,7 @@ def add_rewards(folder: Path, shard: int, episodes: Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such shard, or its episodes are not there.
-        ValueError: they are not the episodes that were encoded.
+        ValueError: they are not the episodes that were encoded, or a shard is damaged.
     """
     latents = read_latents(folder, [shard])
     if latents.rewards is not None:
@@ -100,7 +163,7 @@ def add_rewards(folder: Path, shard: int, episodes: Path) -> None:
 
 
 def first_latents(latents: Latents, limit: int) -> tuple[Floats, Floats]:
-    """Return mu, logvar (I, Z) of the first frames of at most `limit` episodes.
+    """Return mu and logvar, float32 (I, Z), of the first frames of at most `limit` episodes.
 
     A dream starts from one of these (the authors kept 1,000).
     """

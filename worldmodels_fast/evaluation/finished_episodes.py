@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels_fast.evaluation.scores import EpisodeScore, Evaluation
-from worldmodels_fast.utils.files import append_json_line, read_json_lines, write_json_lines
+from worldmodels_fast.utils.files import (
+    append_json_line,
+    read_json_lines,
+    reading,
+    write_json_lines,
+)
 
 OnEpisode = Callable[[EpisodeScore, int, int], None]
 """Called with (an episode just finished, episodes finished, episodes in all)."""
@@ -101,5 +106,6 @@ def _read_progress(player: PlayerEpisodes) -> dict[int, EpisodeScore]:
     else:
         rows = [settings]
     write_json_lines(path, rows)
-    scores = [EpisodeScore(**row) for row in rows[1:]]
+    with reading(path, "delete it to evaluate anew"):
+        scores = [EpisodeScore(**row) for row in rows[1:]]
     return {score.episode: score for score in scores if score.episode < player.episodes}

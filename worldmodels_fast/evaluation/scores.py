@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worldmodels_fast.evaluation.statistics import Summary, summary
-from worldmodels_fast.utils.files import read_json, write_json
+from worldmodels_fast.utils.files import read_json, reading, write_json
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class EpisodeScore:
     terminated: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Every episode's score, with the settings that they depend on.
 
@@ -44,6 +44,13 @@ class Evaluation:
 
     settings: dict[str, Any]
     episodes: tuple[EpisodeScore, ...]
+
+    def __repr__(self) -> str:
+        scores = str(self.summary()) if self.episodes else "none"
+        return (
+            f"Evaluation({self.settings.get('player')!r}, {self.settings.get('env_id')!r}, "
+            f"episodes={len(self.episodes)}, scores={scores})"
+        )
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
@@ -75,5 +82,13 @@ def save_evaluations(evaluations: dict[str, Evaluation], path: Path) -> None:
 
 
 def load_evaluations(path: Path) -> dict[str, Evaluation]:
-    """Return the evaluations that `save_evaluations` wrote, by player."""
-    return {name: Evaluation.from_json(e) for name, e in (read_json(path) or {}).items()}
+    """Return the evaluations that `save_evaluations` wrote, by player.
+
+    Raises:
+        ValueError: the file is missing, damaged, or something else.
+    """
+    with reading(path, "delete it and evaluate again"):
+        evaluations = {n: Evaluation.from_json(e) for n, e in (read_json(path) or {}).items()}
+        if not evaluations:
+            raise ValueError("expected at least one player's evaluation, got none")
+    return evaluations

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from worldmodels_fast.utils.files import append_json_line, write_bytes, write_json_lines
+from worldmodels_fast.utils.files import append_json_line, reading, write_bytes, write_json_lines
 from worldmodels_fast.utils.seeding import derive_seed
 from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 
@@ -137,7 +137,7 @@ class EvolveConfig:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvolutionResult:
     """What an evolution ends with.
 
@@ -158,6 +158,13 @@ class EvolutionResult:
     means: dict[int, Params]
     history: list[Record]
     stopped: str
+
+    def __repr__(self) -> str:
+        return (
+            f"EvolutionResult(n_params={self.params.size}, generations={len(self.history)}, "
+            f"score={self.score:g}, generation={self.generation}, means={len(self.means)}, "
+            f"stopped={self.stopped!r})"
+        )
 
 
 class Scores(Protocol):
@@ -312,12 +319,11 @@ def load_means(path: Path) -> dict[int, Params]:
     Raises:
         ValueError: the file is missing or is something else.
     """
-    try:
-        tensors = load_tensors(path, "run the stage `evolve` again")
+    advice = "run the stage `evolve` again"
+    with reading(path, advice):
+        tensors = load_tensors(path, advice)
         pairs = zip(tensors["generations"].tolist(), tensors["means"], strict=True)
         return dict(pairs)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not the means of an evolution ({error})") from error
 
 
 @dataclass
@@ -471,13 +477,13 @@ def _load(path: Path, identity: Record) -> _State:
         record = pickle.loads(path.read_bytes())
         record["es"] = pickle.loads(record["es"])
         state = _State(**record)
+        earlier = {**asdict(EvolveConfig()), **state.identity}
     except Exception as error:
         raise ValueError(
             f"state_path: {path} cannot be read as the state of an evolution ({error}); "
             "delete it to begin anew"
         ) from error
     # Settings that a later version has added are at their defaults, as in `load_config`.
-    earlier = {**asdict(EvolveConfig()), **state.identity}
     changed = [key for key in identity if earlier.get(key) != identity[key]]
     if changed:
         raise ValueError(

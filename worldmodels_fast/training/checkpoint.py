@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from worldmodels_fast.utils.files import new_file
+from worldmodels_fast.utils.files import new_file, reading
+
+ADVICE = "delete it to train from the beginning"
+"""Ends the messages about a damaged checkpoint."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint; it appears whole or not at all."""
+    """Write a checkpoint, whole or not at all."""
     with new_file(path) as file:
         torch.save(state, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint if there is one. It is data only: nothing in it is executed.
+    """Return the state in a checkpoint, on the CPU; None if there is no such file.
+
+    Nothing in the file is executed: it is read as data.
 
     Raises:
-        ValueError: the file is not a checkpoint.
+        ValueError: the file is not a checkpoint, or damaged.
     """
     if not path.exists():
         return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"{path}: not a checkpoint, or damaged; delete it to train from the beginning"
-        ) from error
+    with reading(path, ADVICE):
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"expected a dict, got {type(state).__name__}")
     return state
 
 
 def restore(
     checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any] | None:
-    """Put a checkpoint's weights and moments into place; return it, or None if there is none."""
+    """Load a checkpoint's weights and Adam's moments; return the whole state, or None.
+
+    Raises:
+        ValueError: the file is damaged, or of a training with other sizes.
+    """
     state = load_checkpoint(checkpoint)
     if state is None:
         return None
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except Exception as error:
         raise ValueError(
             f"{checkpoint}: made by a training with other sizes ({error}); delete it to train from "
             "the beginning"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from worldmodels_fast import data
 from worldmodels_fast.models.mdn_rnn import MDNRNN, mixture_nll
-from worldmodels_fast.training.checkpoint import restore, save_checkpoint
+from worldmodels_fast.training.checkpoint import ADVICE, restore, save_checkpoint
 from worldmodels_fast.training.config import RNNConfig
 from worldmodels_fast.training.devices import choose_device, products_in_bf16
 from worldmodels_fast.training.metrics import Metrics, MetricsLog, OnStep, check_finite
@@ -28,6 +28,7 @@ from worldmodels_fast.training.sequences import (
     sequence_chunks,
     steps_in_epoch,
 )
+from worldmodels_fast.utils.files import reading
 
 
 class RNNLosses(NamedTuple):
@@ -142,10 +143,11 @@ def train_mdn_rnn(
     hidden: tuple[Tensor, Tensor] | None = None
     saved = restore(checkpoint, model, optimizer)
     if saved is not None:
-        step, epoch, chunks_done = saved["step"], saved["epoch"], saved["chunks_done"]
-        if saved["hidden"] is not None:
-            h, c = saved["hidden"]
-            hidden = h.to(device), c.to(device)
+        with reading(checkpoint, ADVICE):
+            step, epoch, chunks_done = (int(saved[k]) for k in ("step", "epoch", "chunks_done"))
+            if saved["hidden"] is not None:
+                h, c = saved["hidden"]
+                hidden = h.to(device), c.to(device)
     log = MetricsLog(checkpoint.with_suffix(".log.jsonl"), step)
     bf16 = products_in_bf16(config.precision, device)
     store = DeviceLatents.of(training, device)

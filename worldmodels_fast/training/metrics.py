@@ -1,4 +1,4 @@
-"""Losses on their way to the log and the progress display."""
+"""Losses of a training: their log, and the check that they are finite."""
 
 from __future__ import annotations
 
@@ -6,20 +6,36 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from worldmodels_fast.utils.files import append_json_line, read_json_lines, write_json_lines
+from worldmodels_fast.utils.files import (
+    append_json_line,
+    read_json_lines,
+    reading,
+    write_json_lines,
+)
 
 Metrics = dict[str, float]
-
+"""Losses and their like, by name."""
 
 OnStep = Callable[[int, Metrics], None]
+"""Called with (steps done, metrics known so far) after each step of a training."""
 
 
 class MetricsLog:
-    """Appends one JSON line for each report; a resumed training drops what it will redo."""
+    """A log of one JSON line per report.
+
+    Args:
+        path: the log; a resumed training goes on with it.
+        first_step: the step that the training resumes from; later reports are deleted.
+
+    Raises:
+        ValueError: the log is damaged.
+    """
 
     def __init__(self, path: Path, first_step: int) -> None:
         self.path = path
-        kept = [row for row in read_json_lines(path) if row["step"] <= first_step]
+        rows = read_json_lines(path)
+        with reading(path, "delete it to train on without the earlier reports"):
+            kept = [row for row in rows if row["step"] <= first_step]
         write_json_lines(path, kept)
 
     def write(self, step: int, metrics: Metrics) -> None:

@@ -13,12 +13,13 @@ import torch
 
 from worldmodels_fast import data
 from worldmodels_fast.models.vae import VAE, as_images, fourth_power_error, sample_latent, vae_loss
-from worldmodels_fast.training.checkpoint import restore, save_checkpoint
+from worldmodels_fast.training.checkpoint import ADVICE, restore, save_checkpoint
 from worldmodels_fast.training.config import VAEConfig
 from worldmodels_fast.training.devices import choose_device, move, products_in_bf16
 from worldmodels_fast.training.metrics import Metrics, MetricsLog, OnStep, check_finite
 from worldmodels_fast.training.schedule import cosine
 from worldmodels_fast.types import Frames
+from worldmodels_fast.utils.files import reading
 
 
 def train_vae(
@@ -56,15 +57,16 @@ def train_vae(
     step = 0
     state = restore(checkpoint, model, optimizer)
     if state is not None:
-        torch.set_rng_state(state["rng"])
-        if device.type == "cuda" and "device_rng" in state:
-            torch.cuda.set_rng_state(state["device_rng"], device)
-        step = state["step"]
+        with reading(checkpoint, ADVICE):
+            torch.set_rng_state(state["rng"])
+            if device.type == "cuda" and "device_rng" in state:
+                torch.cuda.set_rng_state(state["device_rng"], device)
+            step = int(state["step"])
     log = MetricsLog(checkpoint.with_suffix(".log.jsonl"), step)
     bf16 = products_in_bf16(config.precision, device)
     held_out_frames = data.read_frames(episodes, held_out[0])[::7][:500].copy()
     batches = data.frame_batches(episodes, training, config.batch, seed=seed, first_step=step)
-    # Reconstruction and KL since the last report, on the device: nobody waits for them before that.
+    # Reconstruction and KL since the last report; they stay on the device until the next one.
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     since = 0
     metrics: Metrics = {}
@@ -117,7 +119,7 @@ def train_vae(
 def _held_out_vae_loss(model: VAE, frames: Frames, config: VAEConfig) -> Metrics:
     device = model.mu.weight.device
     images = as_images(move(torch.from_numpy(frames), device))
-    # A generator of its own: looking at held-out frames must not change the training.
+    # A generator of its own: held-out frames must not change the training.
     mu, logvar = model.encode(images)
     z = sample_latent(mu, logvar, torch.Generator(device).manual_seed(0))
     reconstruction, kl = vae_loss(images, model.decode(z), mu, logvar, config.kl_tolerance)

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -104,7 +105,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    write_text(path, json_text(value))
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -116,6 +117,76 @@ def append_json_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append one row to a log; `read_json_lines` leaves it out if a kill cuts it in half."""
     with path.open("ab") as file:
         file.write(json.dumps(row).encode() + b"\n")
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write several files of one folder: all are on the disk before the first replaces an old one.
+
+    A kill between the replacements leaves some of them new and some old; the first file of the
+    mapping is replaced last, so it can say which others belong to it.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, data in files.items():
+            file = stack.enter_context(new_file(folder / name))
+            file.write(data)
+            file.flush()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Name a folder that takes the place of `path` when the block ends without an exception.
+
+    Each process has a name of its own, `NAME.PID.unfinished`. A killed one leaves that folder.
+
+    Yields:
+        The unfinished folder, which the block is to make.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        yield unfinished
+        for file in unfinished.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(unfinished, path)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def reading(path: Path, advice: str) -> Iterator[None]:
+    """Turn an exception from a file's content into a ValueError that names the file.
+
+    Whoever takes apart what a file holds does so in this block: a damaged file, or one of another
+    kind, raises KeyError, TypeError, RuntimeError and so on, depending on its bytes.
+
+    Args:
+        path: the file that is read in the block.
+        advice: ends the message: what to do about the file.
+
+    Raises:
+        ValueError: the block raised an exception other than MemoryError. If the message names the
+            file already, it is passed on.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: damaged, or of another version ({said}); {advice}") from error
+
+
+def json_text(value: Any) -> str:
+    """Return a value as indented JSON, as `write_json` writes it."""
+    return json.dumps(value, indent=1) + "\n"
 
 
 def read_text(path: Path) -> str:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from worldmodels_fast.utils.files import write_bytes
+from worldmodels_fast.utils.files import reading, write_bytes
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -23,8 +22,15 @@ def save_tensors(
 
     `safetensors.save_file` would leave a file that only its owner may read, whatever the umask.
     """
+    write_bytes(path, tensor_bytes(arrays, metadata))
+
+
+def tensor_bytes(
+    arrays: Mapping[str, npt.NDArray[Any]], metadata: dict[str, str] | None = None
+) -> bytes:
+    """Return the content of a safetensors file."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_bytes(path, save(contiguous, metadata))
+    return bytes(save(contiguous, metadata))
 
 
 def load_tensors(path: Path, advice: str) -> Arrays:
@@ -38,7 +44,6 @@ def load_tensors(path: Path, advice: str) -> Arrays:
         FileNotFoundError: there is no such file.
         ValueError: it is not a safetensors file, or damaged.
     """
-    try:
-        return dict(load(path.read_bytes()))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not safetensors, or damaged ({error}); {advice}") from error
+    content = path.read_bytes()
+    with reading(path, advice):
+        return dict(load(content))

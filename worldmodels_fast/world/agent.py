@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Agent:
-    """Frames in, actions out: V sees, C acts on that and on M's memory, M remembers.
+    """A world's player of one episode at a time: V encodes the frame, C acts, M steps.
 
-    As in the paper, C acts on h and c from before M is fed the present z, and z is sampled from
-    what V says, not its mean.
+    As in the paper, C acts on the h and c from before M's step with the present z, and z is
+    sampled from V's distribution.
 
     Args:
-        world: the world; later changes to its weights are not seen.
+        world: the world; its weights are copied.
         seed: of the generator that z is sampled with.
-        latent: "sample" or "mu".
+        latent: "sample", or "mu" for the distribution's mean.
         vae_precision: see `PackedEncoder`.
     """
 
@@ -45,19 +45,27 @@ class Agent:
             vae_precision=vae_precision,
         )
         self._slots = np.zeros(1, np.intp)
+        self._repr = (
+            f"Agent({world.config.get('environment')!r}, latent_dim={world.vae.latent_dim}, "
+            f"action_dim={world.mdn_rnn.action_dim}, hidden_dim={world.mdn_rnn.hidden_dim}, "
+            f"latent={latent!r}, vae_precision={vae_precision!r})"
+        )
         self.reset(seed)
 
+    def __repr__(self) -> str:
+        return self._repr
+
     def reset(self, seed: int | None = None) -> None:
-        """Forget everything: call at each episode's start.
+        """Begin an episode: h and c are 0.
 
         Args:
-            seed: restarts the generator, too; None lets it run on.
+            seed: of a new generator; None goes on with the present one.
         """
         rng = None if seed is None else np.random.default_rng(seed)
         self._players.begin(0, self._params, rng)
 
     def act(self, frame: npt.NDArray[np.uint8]) -> Floats:
-        """The action (A,) float32 for a frame: uint8 (64, 64, 3), RGB.
+        """Return the action (A,) float32 for a frame, uint8 (64, 64, 3), RGB, and step M.
 
         Raises:
             ValueError, TypeError: another shape or dtype.

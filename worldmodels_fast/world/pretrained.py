@@ -12,7 +12,7 @@ BUNDLED = Path(__file__).parents[1] / "pretrained"
 
 
 def pretrained_names() -> tuple[str, ...]:
-    """Names of the bundled worlds, e.g. "take-cover"."""
+    """Return the names of the bundled worlds, e.g. "take-cover"."""
     return tuple(sorted(config.parent.name for config in BUNDLED.glob("*/config.json")))
 
 

@@ -1,7 +1,8 @@
-"""A world: trained V, M and C, and where its dreams begin, on disk and in memory.
+"""A world: trained V, M and C, and the latents that its dreams begin with; on disk, in memory.
 
 A world's folder holds config.json, vae.safetensors, mdn_rnn.safetensors, controller.safetensors,
-initial_latents.safetensors (mu, logvar of stored first frames) and README.md, its model card.
+initial_latents.safetensors (mu, logvar of stored first frames) and README.md, its model card. A
+World's own settings stand in config.json, beside the sizes of its parts and the weights' digest.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from worldmodels_fast.models.vae import VAE
 from worldmodels_fast.rollout.game import Game
 from worldmodels_fast.rollout.slots import Latent
 from worldmodels_fast.types import Floats
-from worldmodels_fast.utils.files import read_json, read_text, write_json, write_text
-from worldmodels_fast.utils.tensors import load_tensors, save_tensors
+from worldmodels_fast.utils.files import json_text, read_json, read_text, reading, write_files
+from worldmodels_fast.utils.tensors import Arrays, load_tensors, tensor_bytes
 from worldmodels_fast.world.agent import Agent
 
 FORMAT = 1
 """Version of the folder's layout, in config.json."""
 
+ADVICE = "save or fetch the world again"
+"""Ends the messages about a damaged folder."""
 
 _DREAM_SETTINGS = {
     "temperature": 1.15,
@@ -38,19 +41,22 @@ _DREAM_SETTINGS = {
 }
 
 
-@dataclass
+@dataclass(repr=False)
 class World:
-    """A trained world model, its controller, and where its dreams begin.
+    """A trained world model, its controller, and the latents that its dreams begin with.
 
     Attributes:
         vae: V.
         mdn_rnn: M.
         controller: C.
-        initial_latents: (mu, logvar), (I, Z) float32 each.
+        initial_latents: mu and logvar of stored first frames, (I, Z) float32 each.
         card: the model card, Markdown.
         config: settings as JSON, kept in config.json: "dream" (temperature, max_steps,
             done_threshold, done_temperature), "environment" (a name from `envs.ENVIRONMENTS`),
-            and whatever the run wants remembered.
+            and any others.
+
+    Raises:
+        ValueError: V, M, C and the initial latents differ in their sizes.
     """
 
     vae: VAE
@@ -71,27 +77,50 @@ class World:
         for name, values in sizes.items():
             if len(set(values)) > 1:
                 raise ValueError(f"world: its parts differ in {name}: {values} (V, M, C)")
+        shapes = [np.shape(x) for x in self.initial_latents]
+        if len(shapes) != 2 or shapes[0] != shapes[1] or shapes[0][1:] != (spec.latent_dim,):
+            raise ValueError(
+                "initial_latents: expected mu and logvar, each of shape (I, latent_dim = "
+                f"{spec.latent_dim}), got {', '.join(map(str, shapes))}"
+            )
+
+    def __repr__(self) -> str:
+        rnn = self.mdn_rnn
+        parts = {"V": self.vae, "M": rnn, "C": self.controller}
+        sizes = ", ".join(
+            f"{name} {sum(p.numel() for p in part.parameters()):,}" for name, part in parts.items()
+        )
+        return (
+            f"World({self.config.get('environment')!r}, latent_dim={rnn.latent_dim}, "
+            f"action_dim={rnn.action_dim}, hidden_dim={rnn.hidden_dim}, "
+            f"n_mixtures={rnn.n_mixtures}, initial_latents={len(self.initial_latents[0])}; "
+            f"parameters: {sizes})"
+        )
 
     @property
     def latent(self) -> Latent:
-        """What z M and C were trained on and see in the game: "sample", the paper's, or "mu"."""
+        """The z that M and C were trained on and get in the game: "sample" or "mu"."""
         latent: Latent = self.config.get("latent", "sample")
         return latent
 
     def agent(self, seed: int = 0, latent: Latent | None = None) -> Agent:
-        """A new `Agent` of this world, whose own randomness comes from ``seed``."""
+        """Return a new `Agent` of this world; ``seed`` is that of its samples of z."""
         return Agent(self, seed=seed, latent=latent or self.latent)
 
     def dream(self, **settings: Any) -> Dream:
-        """This world's `Dream`, with its own settings where ``settings`` say nothing."""
+        """Return this world's `Dream`; ``settings`` replace those of config.json."""
         own = {**_DREAM_SETTINGS, **self.config.get("dream", {})}
         return Dream(self.mdn_rnn, self.controller, self.initial_latents, **{**own, **settings})
 
     def game(self, env_id: str | None = None, **settings: Any) -> Game:
-        """This world's `Game`, the real one, with its own settings where ``settings`` say nothing.
+        """Return this world's `Game`, the real one; ``settings`` replace those of config.json.
+
+        Args:
+            env_id: Gymnasium id of the environment; None for the one that config.json names.
+            settings: of `Game`.
 
         Raises:
-            ValueError: no `env_id`, and config.json names no environment that is known.
+            ValueError: no ``env_id``, and config.json names no known environment.
         """
         if env_id is None:
             env_id = spec_of(self.config).env_id
@@ -100,16 +129,16 @@ class World:
         return Game(self.vae, self.mdn_rnn, self.controller, env_id, **settings)
 
     def digest(self) -> str:
-        """SHA-256 of all weights (as float32), to keep with every score; 16 hex digits."""
-        sha = hashlib.sha256()
-        for tensors in self._tensors().values():
-            for name in sorted(tensors):
-                sha.update(name.encode())
-                sha.update(tensors[name].tobytes())
-        return sha.hexdigest()[:16]
+        """Return the SHA-256 of all weights as float32, 16 hex digits: it is kept with scores."""
+        return _digest(self._arrays())
 
     def save(self, folder: Path | str, dtype: Literal["fp16", "fp32"] = "fp16") -> None:
         """Write the world's folder.
+
+        A save that fails leaves the folder as it was: all files are on the disk before the first
+        one replaces an old one. config.json is replaced last and holds the weights' digest, which
+        `load` compares, so a save that is killed between two replacements leaves a folder that is
+        refused, never a mixture of two worlds. (The card is text alone: edit it as you like.)
 
         Args:
             folder: made if it does not exist; files of another world in it are replaced.
@@ -117,18 +146,18 @@ class World:
 
         Raises:
             ValueError: a weight is not finite, or too large for 16 bits.
+            OSError: the folder cannot be written.
         """
-        folder = Path(folder)
         kind = {"fp16": np.float16, "fp32": np.float32}[dtype]
-        for part, tensors in self._tensors().items():
+        rounded: dict[str, Arrays] = {}
+        for part, arrays in self._arrays().items():
             with np.errstate(over="ignore"):
-                rounded = {name: tensor.astype(kind) for name, tensor in tensors.items()}
-            for name, tensor in rounded.items():
-                if not np.isfinite(tensor).all():
+                rounded[part] = {name: array.astype(kind) for name, array in arrays.items()}
+            for name, array in rounded[part].items():
+                if not np.isfinite(array).all():
                     raise ValueError(
                         f"{part}: {name} holds NaN, infinity, or numbers too large for {dtype}"
                     )
-            save_tensors(folder / f"{part}.safetensors", rounded, {"format": "pt"})
         rnn = self.mdn_rnn
         config = {
             **self.config,
@@ -144,56 +173,75 @@ class World:
             },
             "controller": self.controller.config(),
             "dream": {**_DREAM_SETTINGS, **self.config.get("dream", {})},
+            "digest": _digest(rounded),
         }
-        write_json(folder / "config.json", config)
-        write_text(folder / "README.md", self.card)
+        weights = {
+            f"{part}.safetensors": tensor_bytes(arrays, {"format": "pt"})
+            for part, arrays in rounded.items()
+        }
+        write_files(
+            Path(folder),
+            {"config.json": json_text(config).encode(), **weights, "README.md": self.card.encode()},
+        )
 
     @classmethod
     def load(cls, folder: Path | str) -> World:
         """Read a world's folder; weights come back as float32.
 
         Raises:
-            ValueError: something is missing, or is not what config.json says.
+            ValueError: a file is missing or damaged, the weights are not of config.json's sizes, or
+                they are not those that config.json was written with.
         """
         folder = Path(folder)
-        config = read_json(folder / "config.json")
+        path = folder / "config.json"
+        config = read_json(path)
         if config is None:
             raise ValueError(f"{folder} is not a world: it has no config.json")
         if config.get("format") != FORMAT:
             raise ValueError(
-                f"{folder / 'config.json'}: expected format {FORMAT}, got "
-                f"{config.get('format')!r}; a newer worldmodels_fast may read it"
+                f"{path}: expected format {FORMAT}, got {config.get('format')!r}; a newer "
+                "worldmodels_fast may read it"
             )
-        try:
+        digest = config.pop("digest", None)  # folders of earlier versions have none
+        with reading(path, ADVICE):
             vae = VAE(**config["vae"])
             mdn_rnn = MDNRNN(**config["mdn_rnn"])
             controller = LinearController.from_config(config["controller"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{folder / 'config.json'}: cannot be understood: {error}") from error
+            config["dream"] = dict(config.get("dream", {}))
         for part, module in (("vae", vae), ("mdn_rnn", mdn_rnn), ("controller", controller)):
-            path = folder / f"{part}.safetensors"
+            weights = _read(folder / f"{part}.safetensors")
             try:
-                module.load_state_dict({k: torch.from_numpy(v) for k, v in _read(path).items()})
+                module.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
             except RuntimeError as error:
-                raise ValueError(f"{path}: not the weights of config.json: {error}") from error
+                raise ValueError(
+                    f"{folder / part}.safetensors: not the weights of config.json: {error}"
+                ) from error
             module.eval().requires_grad_(False)
-        latents = _read(folder / "initial_latents.safetensors")
+        path = folder / "initial_latents.safetensors"
+        latents = _read(path)
         if latents.keys() != {"mu", "logvar"}:
-            raise ValueError(f"initial_latents: expected mu and logvar, got {sorted(latents)}")
+            raise ValueError(f"{path}: expected mu and logvar, got {sorted(latents)}; {ADVICE}")
         card = folder / "README.md"
-        return cls(
-            vae=vae,
-            mdn_rnn=mdn_rnn,
-            controller=controller,
-            initial_latents=(latents["mu"], latents["logvar"]),
-            card=read_text(card) if card.exists() else "",
-            config=config,
-        )
+        with reading(folder, ADVICE):
+            world = cls(
+                vae=vae,
+                mdn_rnn=mdn_rnn,
+                controller=controller,
+                initial_latents=(latents["mu"], latents["logvar"]),
+                card=read_text(card) if card.exists() else "",
+                config=config,
+            )
+        if digest is not None and digest != (found := world.digest()):
+            raise ValueError(
+                f"{folder}: config.json was written with other weights ({digest}) than those in "
+                f"this folder ({found}): a save was killed, or a file was replaced; {ADVICE}"
+            )
+        return world
 
-    def _tensors(self) -> dict[str, dict[str, Floats]]:
-        """Every part's weights as contiguous float32 arrays, by file and name."""
+    def _arrays(self) -> dict[str, Arrays]:
+        """Return every part's weights as contiguous float32 arrays, by part and name."""
         modules = {"vae": self.vae, "mdn_rnn": self.mdn_rnn, "controller": self.controller}
-        tensors = {
+        arrays: dict[str, Arrays] = {
             part: {
                 name: np.ascontiguousarray(tensor.detach().float().cpu().numpy())
                 for name, tensor in module.state_dict().items()
@@ -201,12 +249,23 @@ class World:
             for part, module in modules.items()
         }
         mu, logvar = (np.ascontiguousarray(x, dtype=np.float32) for x in self.initial_latents)
-        return {**tensors, "initial_latents": {"mu": mu, "logvar": logvar}}
+        return {**arrays, "initial_latents": {"mu": mu, "logvar": logvar}}
+
+
+def _digest(parts: dict[str, Arrays]) -> str:
+    """Return the SHA-256 of the parts' arrays as float32, 16 hex digits."""
+    sha = hashlib.sha256()
+    for arrays in parts.values():
+        for name in sorted(arrays):
+            sha.update(name.encode())
+            sha.update(arrays[name].astype(np.float32).tobytes())
+    return sha.hexdigest()[:16]
 
 
 def _read(path: Path) -> dict[str, Floats]:
+    """Return a part's arrays as float32, by name."""
     try:
-        arrays = load_tensors(path, "get the world's folder again")
+        arrays = load_tensors(path, ADVICE)
     except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file; get the world's folder again") from None
+        raise ValueError(f"{path}: there is no such file; {ADVICE}") from None
     return {name: array.astype(np.float32) for name, array in arrays.items()}

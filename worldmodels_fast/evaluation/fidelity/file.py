@@ -8,7 +8,7 @@ from pathlib import Path
 
 from worldmodels_fast.evaluation.fidelity.row import FidelityRow
 from worldmodels_fast.evaluation.statistics import Summary
-from worldmodels_fast.utils.files import read_json, write_json
+from worldmodels_fast.utils.files import read_json, reading, write_json
 
 
 def write_fidelity(path: Path, rows: Sequence[FidelityRow]) -> None:
@@ -17,11 +17,19 @@ def write_fidelity(path: Path, rows: Sequence[FidelityRow]) -> None:
 
 
 def read_fidelity(path: Path) -> list[FidelityRow]:
-    """Return the rows that `write_fidelity` wrote; none if there is no file."""
+    """Return the rows that `write_fidelity` wrote; none if there is no file.
+
+    Raises:
+        ValueError: the file is damaged, or something else.
+    """
+    stored = read_json(path)
+    if stored is None:
+        return []
     rows = []
-    for raw in (read_json(path) or {"rows": []})["rows"]:
-        summaries = {key: Summary(**raw[key]) for key in ("game", "dream")}
-        rows.append(FidelityRow(**{**raw, **summaries}))
+    with reading(path, "delete it and compare again"):
+        for raw in stored["rows"]:
+            summaries = {key: Summary(**raw[key]) for key in ("game", "dream")}
+            rows.append(FidelityRow(**{**raw, **summaries}))
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ Measure = Literal["steps", "reward"]
 """The score that dream and game are compared by: an episode's length, or its sum of rewards."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FidelityRow:
     """One player's scores in the game and in the dream.
 
@@ -41,13 +41,19 @@ class FidelityRow:
     ratio: float | None
     ratio_low: float | None
     ratio_high: float | None
-    game_scores: list[float] = field(repr=False)
-    dream_scores: list[float] = field(repr=False)
+    game_scores: list[float]
+    dream_scores: list[float]
     kind: str = "policy"
     measure: Measure = "steps"
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"FidelityRow({self.player!r}, {self.kind!r}, {self.measure!r}, game={self.game}, "
+            f"dream={self.dream}, compared={self.compared()})"
+        )
 
     @classmethod
     def compare(
