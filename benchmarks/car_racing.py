@@ -252,14 +252,14 @@ def run(name: str, settings: Result, one: Any, tracks: int, folder: Path) -> lis
     path = folder / f"{name}.jsonl"
     done: list[Result] = []
     if path.exists():
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
         if lines and json.loads(lines[0]) == settings:
             done = [json.loads(line) for line in lines[1:]]
     if not done:
-        path.write_text(json.dumps(settings) + "\n")
+        path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
     for seed in range(len(done), tracks):
         done.append(one(seed, **settings))
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(done[-1]) + "\n")
         print(f"{name}: track {seed + 1} of {tracks}", file=sys.stderr)
     return done[:tracks]
@@ -275,7 +275,7 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / "car_racing.json"
-    result: Result = json.loads(path.read_text()) if path.exists() else {}
+    result: Result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     result["machine"] = describe_machine()
     for package in ("gymnasium", "pygame-ce", "pygame", "box2d", "envpool"):
         try:
@@ -291,7 +291,7 @@ def main() -> None:
     if "frames" in given.only:
         frames = run("frames", {"steps": 1000, "every": 5}, frames_of, given.tracks, given.out)
         result["frames"] = sum_up_frames(frames)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
 
 

@@ -59,7 +59,7 @@ def main() -> int:
         return exercise()
     results: dict[str, Any] = {}
     if arguments.out.is_file():
-        results = json.loads(arguments.out.read_text())
+        results = json.loads(arguments.out.read_text(encoding="utf-8"))
     failed = False
     for section in (name for name in SECTIONS if name in arguments.only):
         if section != "build":
@@ -76,7 +76,7 @@ def main() -> int:
             "bench": lambda: bench(arguments.out, arguments.seconds),
         }[section]()
         results[section] = {**found, "seconds": round(time.monotonic() - began, 1)}
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(f"{section}: {'ok' if found['ok'] else 'FAILED'}, {results[section]['seconds']} s")
         failed = failed or not found["ok"]
         if section == "build" and failed:
@@ -244,7 +244,7 @@ def bench(out: Path, seconds: float) -> dict[str, Any]:
         results = gpu_bench.bench(gpu_bench.GpuConfig(out=folder, seconds=seconds))
     except Exception as error:
         partial = folder / "gpu.json"
-        kept = json.loads(partial.read_text()) if partial.is_file() else {}
+        kept = json.loads(partial.read_text(encoding="utf-8")) if partial.is_file() else {}
         return {"ok": False, "why": f"{type(error).__name__}: {error}", **kept}
     return {"ok": True, **results}
 

@@ -67,7 +67,7 @@ def processor_seconds() -> float:
     parents, ticks = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
+            fields = path.read_text(encoding="utf-8").rsplit(")", 1)[1].split()
         except OSError:
             continue  # it has ended meanwhile
         pid = int(path.parent.name)
@@ -231,7 +231,7 @@ def main() -> None:
             "microseconds": parts(name, world, 1500),
         }
         print(json.dumps({name: result[name]}, indent=2), flush=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

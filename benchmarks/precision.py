@@ -735,7 +735,7 @@ def main() -> None:
 def write(report: Result, path: Path) -> None:
     """Write JSON, whole or not at all."""
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(report, indent=1) + "\n")
+    unfinished.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     os.replace(unfinished, path)
 
 

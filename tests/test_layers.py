@@ -30,7 +30,7 @@ def test_an_import_that_goes_up_and_a_circle_are_found(tmp_path, monkeypatch):
     }.items():
         path = tmp_path / "worldmodels_fast" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     monkeypatch.setattr(layers, "ROOT", tmp_path)
     known = layers.modules()
     assert layers.wrong_folders(["ops", "cli"], known) == [

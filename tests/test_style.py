@@ -1,5 +1,6 @@
 """The formatters and checkers of pre-commit, so that the tests' command runs them too."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -43,6 +44,48 @@ def test_links_lead_somewhere(page):
     path = ROOT / page
     if not path.is_file():
         pytest.skip("tests are run without the repository's pages")
-    links = re.findall(r"\]\(([^)#]+)", path.read_text())
+    links = re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8"))
     local = [link for link in links if not link.startswith("http")]
     assert [link for link in local if not (path.parent / link).exists()] == []
+
+
+def without_encoding(path: Path) -> list[str]:
+    """The calls in a file that read or write text in the locale's encoding."""
+    found = []
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(call, ast.Call):
+            continue
+        of = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+        name = ast.unparse(call.func).rpartition(".")[2]
+        if name not in ("open", "read_text", "write_text") or of in ("os", "Image", "webbrowser"):
+            continue
+        if name != "open" and not of:
+            continue  # of `utils.files`
+        words = [*call.args, *(word.value for word in call.keywords if word.arg == "mode")]
+        modes = [w.value for w in words if isinstance(w, ast.Constant) and name == "open"]
+        binary = any("b" in mode for mode in modes if mode in ("rb", "wb", "ab", "r+b", "xb"))
+        if not binary and not any(word.arg == "encoding" for word in call.keywords):
+            found.append(f"{path.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)}")
+    return found
+
+
+def test_text_names_its_encoding():
+    """Else it is that of the locale, and a file written here cannot be read there."""
+    files = [path for folder in (*PYTHON, "tools") for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 100
+    assert [call for path in files for call in without_encoding(path)] == []
+
+
+def test_files_are_written_in_one_place():
+    """Whole or not at all, durable, with the umask's permissions: see `utils/files.py`."""
+    writes = re.compile(
+        r"\.write_text\(|\.write_bytes\(|os\.(replace|rename)\(|savefig\((?!buffer)"
+    )
+    own = {"utils/files.py", "utils/memory.py", "bench/protocol/memory.py"}  # two of /proc
+    package = ROOT / "worldmodels_fast"
+    found = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if writes.search(path.read_text(encoding="utf-8"))
+    }
+    assert found <= own

@@ -497,8 +497,8 @@ def test_the_command(capsys, tmp_path):
     status = cli.main(["bench", "--out", str(out), *arguments.split()])
     printed, err = capsys.readouterr()
     assert (status, err) == (0, "")
-    results = json.loads((out / "bench.json").read_text())
-    text = (out / "bench.md").read_text()
+    results = json.loads((out / "bench.json").read_text(encoding="utf-8"))
+    text = (out / "bench.md").read_text(encoding="utf-8")
     assert text in printed
     assert tables.markdown(results) == text
     assert results["config"]["sizes"] == [1, 16]
@@ -556,7 +556,7 @@ def test_every_section(capsys, tmp_path, monkeypatch):
         only=("ops", "growth", "limits"),
     )
     results = command.bench(config)
-    text = (tmp_path / "bench.md").read_text()
+    text = (tmp_path / "bench.md").read_text(encoding="utf-8")
     assert text in capsys.readouterr().out
     assert text.index("## Limits") < text.index("## Growth") < text.index("## Single operations")
     assert "dream" not in results

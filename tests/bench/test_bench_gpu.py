@@ -136,8 +136,12 @@ class TestOnAGpu:
             tmp_path, ("car_racing",), sizes=(16, 64), rivals=(), rival_sizes=(16,), seconds=0.05
         )
         results = gpu.bench(config)
-        written = json.loads((tmp_path / "gpu.json").read_text())
+        written = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
         assert written["gpu"]["name"] == results["gpu"]["name"]
         assert len(written["dream"]) == 4
         assert all(row["rate"]["median"] > 0 for row in written["dream"])
-        assert (tmp_path / "gpu.md").read_text().startswith(f"# {results['gpu']['name']}")
+        assert (
+            (tmp_path / "gpu.md")
+            .read_text(encoding="utf-8")
+            .startswith(f"# {results['gpu']['name']}")
+        )

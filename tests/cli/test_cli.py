@@ -106,7 +106,7 @@ def test_a_stage_without_its_input(capsys, tmp_path, stage, words):
     # Nothing is spoilt by it: the settings may still be others.
     status, _, err = main(capsys, stage, tmp_path / "run", "--seed", "5")
     assert words in err
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 5
+    assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["seed"] == 5
 
 
 def test_a_report_of_a_new_run_holds_its_settings(capsys, tmp_path):
@@ -206,9 +206,9 @@ def test_the_demo(capsys, tmp_path):
             "report.html",
         ):
             assert words in out
-    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     assert len(evaluation["agent"]["episodes"]) == len(evaluation["random"]["episodes"]) == 1
-    assert len((folder / "history.jsonl").read_text().splitlines()) == 2
+    assert len((folder / "history.jsonl").read_text(encoding="utf-8").splitlines()) == 2
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "The dream beside the game" in page
 

@@ -188,8 +188,8 @@ def test_the_readers_errors_arrive_and_its_thread_ends(shards):
 
 def test_a_damaged_shard_is_an_error(shards):
     path = data.shard_path(shards, 1) / "metadata.json"
-    text = path.read_text()
-    path.write_text(text.replace('"total_steps": 20', '"total_steps": 21'))
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"total_steps": 20', '"total_steps": 21'), encoding="utf-8")
     with pytest.raises(ValueError, match=r"expected 21 frames .* found 20"):
         data.read_frames(shards, 1)
 

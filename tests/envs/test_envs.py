@@ -56,7 +56,7 @@ def engines(parent=None):
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            text = stat.read_text()
+            text = stat.read_text(encoding="utf-8")
         except (FileNotFoundError, ProcessLookupError):
             continue
         name, rest = text[text.index("(") + 1 :].rsplit(")", 1)

@@ -96,9 +96,9 @@ def test_the_agent_plays_as_it_does_by_itself_and_goes_on_where_it_was(toy, tmp_
         assert (episode.score, episode.steps) == (score, steps)
         assert episode.terminated == terminated
     # A kill: two episodes are finished, a third is half written.
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [json.loads(line)["episode"] for line in lines[1:3]]
-    path.write_text("".join(lines[:3]) + lines[3][:9])
+    path.write_text("".join(lines[:3]) + lines[3][:9], encoding="utf-8")
     seen = []
     resumed = evaluate_agent(
         world, toy, 5, **arguments, progress_path=path, on_episode=lambda *x: seen.append(x)
@@ -144,10 +144,10 @@ def test_finished_episodes_are_kept_and_not_played_again(toy, in_process, tmp_pa
         "uniform", toy, 6, seed=2, progress_path=path, on_episode=lambda *x: seen.append(x)
     )
     assert [x[1:] for x in seen] == [(n, 6) for n in range(1, 7)]
-    assert len(path.read_text().splitlines()) == 7
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 7
     # A kill: two episodes are finished, a third is half written.
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:3]) + lines[3][:9])
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:3]) + lines[3][:9], encoding="utf-8")
     in_process.tasks.clear()
     resumed = evaluate_policy("uniform", toy, 6, seed=2, progress_path=path)
     assert resumed == whole

@@ -480,7 +480,7 @@ def small_run(folder):
 def test_the_stage_takes_what_was_held_out(tmp_path, capsys):
     run = small_run(tmp_path)
     run_stage("quality", run)
-    result = json.loads((tmp_path / "quality.json").read_text())
+    result = json.loads((tmp_path / "quality.json").read_text(encoding="utf-8"))
     assert result["held_out"] is True
     assert (result["episodes"], result["tics"]) == (2, 121)  # those of the last shard
     assert run.record("quality")["figures"]["deaths"] == 1.0
@@ -489,7 +489,7 @@ def test_the_stage_takes_what_was_held_out(tmp_path, capsys):
     (tmp_path / "stages" / "quality.json").unlink()
     (tmp_path / "quality.json").unlink()
     run_stage("quality", run)
-    assert json.loads((tmp_path / "quality.json").read_text())["held_out"] is False
+    assert json.loads((tmp_path / "quality.json").read_text(encoding="utf-8"))["held_out"] is False
 
 
 def test_a_run_without_v_and_m_is_told_so(tmp_path):
@@ -509,7 +509,7 @@ def test_a_finished_world_is_measured_on_fresh_episodes(tmp_path, capsys):
     few += ["--measure.horizon", "20", "--episodes", "2", "--workers", "1"]
     assert cli.main([*arguments, *few]) == 0
     assert "on held-out episodes" in capsys.readouterr().out
-    result = json.loads((folder / "quality.json").read_text())
+    result = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
     assert (result["episodes"], result["policies"]) == (2, ["left"])
     assert {path.name for path in folder.glob("*.png")} == {
         "foresight.png",

@@ -57,7 +57,7 @@ def paths(folder):
 
 
 def without_seconds(folder):
-    lines = (folder / "history.jsonl").read_text().splitlines()
+    lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
@@ -69,7 +69,10 @@ def test_it_climbs_and_records_every_generation(tmp_path):
     np.testing.assert_allclose(result.params, 0.5, atol=0.1)
     assert result.params.dtype == np.float32
     assert result.stopped == "generations"
-    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert lines == seen == result.history
     assert [line["generation"] for line in lines] == list(range(60))
     assert [line["generation"] for line in lines if "mean_score" in line] == [19, 39, 59]
@@ -153,9 +156,9 @@ def test_kill_9_and_continue_bit_for_bit(tmp_path):
     assert process.returncode == -signal.SIGKILL
     # The kill may have come between the state and the history, or in the middle of a line.
     history = cut / "history.jsonl"
-    lines = history.read_text().splitlines(keepends=True)
+    lines = history.read_text(encoding="utf-8").splitlines(keepends=True)
     assert len(lines) == 4
-    history.write_text("".join(lines[:3]) + lines[3][:10])
+    history.write_text("".join(lines[:3]) + lines[3][:10], encoding="utf-8")
     resumed = evolve(sphere, 6, CONFIG, **paths(cut), seed=1)
     np.testing.assert_array_equal(resumed.params, whole.params)
     np.testing.assert_array_equal(resumed.last_mean, whole.last_mean)

@@ -40,7 +40,10 @@ def test_returns_are_the_games_and_a_run_goes_on_bit_for_bit(tmp_path, toy_game)
     config = in_game()
     whole = write_small_run(tmp_path / "whole", config)
     run_stage("evolve", whole)
-    history = [json.loads(s) for s in (whole.folder / "history.jsonl").read_text().splitlines()]
+    history = [
+        json.loads(s)
+        for s in (whole.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [row["rollouts"] for row in history] == [2, 2, 3, 3]
     assert "gap" not in history[-1]
     figures = whole.record("evolve")["figures"]
@@ -120,7 +123,7 @@ def test_car_racings_smoke_recipe_from_end_to_end(tmp_path, capsys):
     print(out, f"\nthe smoke recipe took {time.monotonic() - began:.0f} s")
     assert "Reward in the real game (car-racing, max_steps 200)" in out
 
-    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     assert list(evaluation) == ["agent", "agent-unmodified", "random"]
     card = envs.ENVIRONMENTS["car-racing"]
     ids = [evaluation[name]["settings"]["env_id"] for name in evaluation]
@@ -132,7 +135,10 @@ def test_car_racings_smoke_recipe_from_end_to_end(tmp_path, capsys):
     assert [e["seed"] for e in theirs] == [e["seed"] for e in ours[:2]]
     assert all(100 < e["steps"] <= 200 for e in theirs)
 
-    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    history = [
+        json.loads(line)
+        for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [row["rollouts"] for row in history] == [1, 1, 2, 2]
     assert all(row["steps"] < 150 * 8 * row["rollouts"] for row in history)  # some were given up
     # Scores are of whole episodes, unless a car leaves the playfield.
@@ -145,7 +151,7 @@ def test_car_racings_smoke_recipe_from_end_to_end(tmp_path, capsys):
     assert "the paper: z and h" in page
     assert "its own drawing" in page
     assert "end of an episode" not in page
-    readme = (folder / "world" / "README.md").read_text()
+    readme = (folder / "world" / "README.md").read_text(encoding="utf-8")
     for words in ("in the real game.", "agent-unmodified", "Reward, on seeds", "no end of its own"):
         assert words in readme
 

@@ -141,7 +141,7 @@ def test_an_unknown_recipe():
 )
 def test_a_damaged_configuration_is_named(tmp_path, text):
     path = tmp_path / "config.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"config.json: not a configuration of this version"):
         load_config(path)
 
@@ -149,7 +149,7 @@ def test_a_damaged_configuration_is_named(tmp_path, text):
 def test_settings_of_a_later_version_take_their_defaults(tmp_path):
     values = dataclasses.asdict(make_recipe("take-cover-quick"))
     del values["rnn"]["gradient_clip"]
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
     assert load_config(tmp_path / "config.json") == make_recipe("take-cover-quick")
 
 

@@ -115,7 +115,7 @@ def test_a_base_that_has_been_done_anew_is_noticed(base, tmp_path):
     path = run.folder / "stages"
     path.mkdir(exist_ok=True)
     record = {"stage": "collect", "id": "1", "settings": {}, "inputs": {"base": "an older one"}}
-    (path / "collect.json").write_text(json.dumps(record))
+    (path / "collect.json").write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(ValueError, match=r"collect is finished .*from an earlier base"):
         open_run(run.folder, run.config)
 

@@ -154,9 +154,9 @@ def test_records_without_identity_are_taken_as_they_are(tmp_path, toy_stages):
     run = open_run(tmp_path, SMOKE)
     run_all(run)
     for path in (tmp_path / "stages").iterdir():
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         del record["id"], record["inputs"]
-        path.write_text(json.dumps(record))
+        path.write_text(json.dumps(record), encoding="utf-8")
     run_all(open_run(tmp_path, SMOKE))
     assert len(done) == 3
 
@@ -165,9 +165,9 @@ def test_settings_that_a_record_does_not_know_are_at_their_defaults(tmp_path, to
     run = open_run(tmp_path, SMOKE)
     run_all(run)
     path = tmp_path / "stages" / "train-vae.json"
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     del record["settings"]["vae"]["kl_tolerance"]
-    path.write_text(json.dumps(record))
+    path.write_text(json.dumps(record), encoding="utf-8")
     run_all(open_run(tmp_path, SMOKE))
     with pytest.raises(ValueError, match=r"vae.kl_tolerance: 0.5, now 0.7"):
         open_run(tmp_path, changed("vae", kl_tolerance=0.7))
@@ -233,7 +233,7 @@ def test_a_run_begins_with_what_another_has_finished(tmp_path, toy_stages):
 def test_a_damaged_record_is_named(tmp_path, toy_stages):
     run = open_run(tmp_path, SMOKE)
     (tmp_path / "stages").mkdir()
-    (tmp_path / "stages" / "collect.json").write_text("{")
+    (tmp_path / "stages" / "collect.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"collect.json: not JSON .*delete it"):
         run_all(run)
 
@@ -308,7 +308,10 @@ def test_the_gap_is_watched_and_changes_nothing(tmp_path, toy_game, capsys):
     for name in ("controller.safetensors", "world/controller.safetensors"):
         same = [(run.folder / name).read_bytes() for run in (plain, watched)]
         assert same[0] == same[1]
-    history = [json.loads(s) for s in (watched.folder / "history.jsonl").read_text().splitlines()]
+    history = [
+        json.loads(s)
+        for s in (watched.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     gaps = [row for row in history if "gap" in row]
     assert [row["generation"] for row in gaps] == [2, 4]  # every third, and the last
     assert "  dream " in capsys.readouterr().out
@@ -328,9 +331,11 @@ def test_the_gap_is_watched_and_changes_nothing(tmp_path, toy_game, capsys):
 
     # The final controller is chosen without it; the best by real score is played beside it.
     gaps[0]["real_score"], chosen = 1e6, watched.record("evolve")["figures"]["from_generation"]
-    (watched.folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
+    (watched.folder / "history.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in history), encoding="utf-8"
+    )
     run_stage("evaluate", watched)
-    evaluation = json.loads((watched.folder / "evaluation.json").read_text())
+    evaluation = json.loads((watched.folder / "evaluation.json").read_text(encoding="utf-8"))
     assert list(evaluation) == ["agent", "best-by-real", "random"]
     assert evaluation["best-by-real"]["summary"]["max"] < 1e6
     digests = {evaluation[name]["settings"]["world"] for name in ("agent", "best-by-real")}
@@ -340,7 +345,7 @@ def test_the_gap_is_watched_and_changes_nothing(tmp_path, toy_game, capsys):
     figures = watched.record("evaluate")["figures"]
     assert figures["chosen"]["agent"]["generation"] == chosen
     assert figures["chosen"]["best-by-real"]["generation"] == 2
-    rows = json.loads((watched.folder / "fidelity.json").read_text())["rows"]
+    rows = json.loads((watched.folder / "fidelity.json").read_text(encoding="utf-8"))["rows"]
     assert [(r["player"], r["kind"], len(r["dream_scores"])) for r in rows] == [
         ("agent", "controller", 8),
         ("best-by-real", "controller", 8),
@@ -349,10 +354,12 @@ def test_the_gap_is_watched_and_changes_nothing(tmp_path, toy_game, capsys):
     gaps[0]["real_score"] = -1e6
     gaps[1]["real_score"] = -1e6
     history[chosen]["real_score"] = 0.0
-    (watched.folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
+    (watched.folder / "history.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in history), encoding="utf-8"
+    )
     (watched.folder / "stages" / "evaluate.json").unlink()
     run_stage("evaluate", watched)
-    evaluation = json.loads((watched.folder / "evaluation.json").read_text())
+    evaluation = json.loads((watched.folder / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["best-by-real"] == evaluation["agent"]
 
 
@@ -361,7 +368,7 @@ def test_dream_against_game_with_the_controller(tmp_path, toy_game, capsys):
     run = write_small_run(tmp_path, small_config())
     run_stage("evolve", run)
     compare_run(run)
-    rows = json.loads((tmp_path / "fidelity.json").read_text())["rows"]
+    rows = json.loads((tmp_path / "fidelity.json").read_text(encoding="utf-8"))["rows"]
     assert [(row["player"], row["kind"]) for row in rows] == [
         ("still", "policy"),
         ("agent", "controller"),
@@ -382,7 +389,7 @@ def test_ablations_evolve_and_play(tmp_path, toy_game, settings):
     run = write_small_run(tmp_path, dataclasses.replace(config, gap=GapConfig(2, 1)))
     run_stage("evolve", run)
     run_stage("evaluate", run)
-    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["agent"]["settings"]["latent"] == settings.get("latent", "sample")
     world = World.load(run.world)
     assert world.config["latent"] == settings.get("latent", "sample")
@@ -400,13 +407,13 @@ def test_a_calibrated_death_is_the_one_that_was_fitted_after_ms_training(tmp_pat
     with pytest.raises(ValueError, match=r"death\.calibrated: M has no calibration: .*train-rnn"):
         run_stage("evolve", run)
     path = tmp_path / "stages" / "train-rnn.json"
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     record["figures"]["death"] = {"none": "done: expected some ends, got 0/9"}
-    path.write_text(json.dumps(record))
+    path.write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(ValueError, match="no calibration: done: expected some ends"):
         run_stage("evolve", run)
     record["figures"]["death"] = {"threshold": 2.5, "temperature": 1.25}
-    path.write_text(json.dumps(record))
+    path.write_text(json.dumps(record), encoding="utf-8")
     run_stage("evolve", run)
     dream = World.load(run.world).config["dream"]
     assert (dream["done_threshold"], dream["done_temperature"]) == (2.5, 1.25)
@@ -439,20 +446,23 @@ def test_the_smoke_recipe_from_end_to_end(tmp_path, capsys):
     print(out, f"\nthe smoke recipe took {seconds:.0f} s")
     assert "Steps survived in the real game (take-cover, skill 4" in out
 
-    records = {name: json.loads((folder / f"stages/{name}.json").read_text()) for name in STAGES}
+    records = {
+        name: json.loads((folder / f"stages/{name}.json").read_text(encoding="utf-8"))
+        for name in STAGES
+    }
     assert records["collect"]["figures"]["frames_kept"] > 40 * 100
     assert records["evolve"]["figures"]["generations"] == SMOKE.evolve.generations
-    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     for name in ("agent", "random"):
         assert len(evaluation[name]["episodes"]) == 4
         assert evaluation[name]["settings"]["environment"]["skill"] == 4
-    rows = json.loads((folder / "fidelity.json").read_text())["rows"]
+    rows = json.loads((folder / "fidelity.json").read_text(encoding="utf-8"))["rows"]
     policies = [row["player"] for row in rows if row["kind"] == "policy"]
     assert policies == list(SMOKE.fidelity.policies)
     controllers = {row["player"] for row in rows if row["kind"] == "controller"}
     assert {"agent", "tau 0.5", "tau 1.15"} <= controllers
     assert "best-by-real" in evaluation
-    table = json.loads((folder / "temperatures.json").read_text())
+    table = json.loads((folder / "temperatures.json").read_text(encoding="utf-8"))
     assert [row["temperature"] for row in table["rows"]] == [0.5, 1.15]
     assert (folder / "figures" / "temperatures.png").is_file()
     world = load_pretrained(folder / "world")
@@ -471,7 +481,9 @@ def test_the_smoke_recipe_from_end_to_end(tmp_path, capsys):
     assert capsys.readouterr().out.count("finished before") == len(STAGES) - 1
     for name, record in records.items():
         if name != "report":
-            assert json.loads((folder / f"stages/{name}.json").read_text()) == record
+            assert (
+                json.loads((folder / f"stages/{name}.json").read_text(encoding="utf-8")) == record
+            )
     # Other settings are an error, and the run is as it was.
     assert cli.main([*command, "--vae.steps", "7"]) == 2
     assert "vae.steps: 150, now 7" in capsys.readouterr().err
@@ -480,5 +492,5 @@ def test_the_smoke_recipe_from_end_to_end(tmp_path, capsys):
     (folder / "stages/evaluate.json").unlink()
     shutil.rmtree(folder / "game")
     assert cli.main(["evaluate", str(folder)]) == 0
-    again = json.loads((folder / "evaluation.json").read_text())
+    again = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     assert again["agent"]["episodes"] == evaluation["agent"]["episodes"]

@@ -109,7 +109,7 @@ def test_no_table_and_bad_temperatures(tmp_path):
 
 
 def scores(folder):
-    table = json.loads((folder / "temperatures.json").read_text())
+    table = json.loads((folder / "temperatures.json").read_text(encoding="utf-8"))
     return {
         row["temperature"]: (row["dream"]["scores"], row["game"]["episodes"])
         for row in table["rows"]
@@ -132,9 +132,11 @@ def test_a_sweep_whole_by_rows_and_killed(tmp_path, capsys):
         )
     seeds = {tuple(e["seed"] for e in row["game"]["episodes"]) for row in table["rows"]}
     assert seeds == {tuple(e["seed"] for e in table["random"]["episodes"])}  # one set of games
-    assert (run.folder / "temperatures.md").read_text().rstrip() == temperatures_table(table)
+    assert (run.folder / "temperatures.md").read_text(
+        encoding="utf-8"
+    ).rstrip() == temperatures_table(table)
     assert (run.folder / "figures" / "temperatures.png").stat().st_size > 10_000
-    rows = json.loads((run.folder / "fidelity.json").read_text())["rows"]
+    rows = json.loads((run.folder / "fidelity.json").read_text(encoding="utf-8"))["rows"]
     assert [(row["player"], row["kind"]) for row in rows] == [
         ("tau 0.5", "controller"),
         ("tau 1.15", "controller"),
@@ -151,8 +153,8 @@ def test_a_sweep_whole_by_rows_and_killed(tmp_path, capsys):
     row = cut / "sweep" / "tau-1.15"
     (row / "temperature.json").unlink()
     path = row / "game" / "sweep-agent.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:2]) + lines[2][:9])
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2][:9], encoding="utf-8")
     assert cli.main(["sweep-temperature", str(cut), "--taus", "1.15"]) == 0
     assert scores(cut) == {1.15: whole[1.15]}
     assert cli.main(["sweep-temperature", str(cut), "--taus", "0.5"]) == 0

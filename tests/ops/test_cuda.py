@@ -603,7 +603,8 @@ def test_a_lost_device_is_an_error_and_the_interpreter_lives(tmp_path):
                 print("still", type(error).__name__)
             print("alive")
             """
-        )
+        ),
+        encoding="utf-8",
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run(

@@ -508,16 +508,16 @@ def test_no_races(tmp_path):
 def test_a_barrier_that_is_missing_is_noticed(tmp_path, file, without):
     shutil.copytree(CSRC, tmp_path / "csrc")
     kernel = tmp_path / "csrc" / "cuda" / file
-    code = kernel.read_text()
+    code = kernel.read_text(encoding="utf-8")
     assert code.count(without) == 1
     changed = without.replace("sync_block();", ";").replace("wait_for_stream();", ";")
     if changed == without:  # the meeting in the line before
         place = code.index(without)
         before = code[:place]
         assert before.endswith("b.meet();\n")
-        kernel.write_text(before.removesuffix("b.meet();\n") + code[place:])
+        kernel.write_text(before.removesuffix("b.meet();\n") + code[place:], encoding="utf-8")
     else:
-        kernel.write_text(code.replace(without, changed))
+        kernel.write_text(code.replace(without, changed), encoding="utf-8")
     done = tour(build(tmp_path, **RACES, csrc=tmp_path / "csrc"))
     assert "a race at byte" in done.stderr
 

@@ -17,13 +17,17 @@ from worldmodels_fast.report.curves import (
 def write_run(folder, scored, tau=1.15, finished=True):
     """History of generations that took 36 s each on two processors."""
     (folder / "stages").mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"evolve": {"temperature": tau}}))
+    (folder / "config.json").write_text(
+        json.dumps({"evolve": {"temperature": tau}}), encoding="utf-8"
+    )
     if finished:
-        (folder / "stages" / "evolve.json").write_text('{"processors": 2}')
+        (folder / "stages" / "evolve.json").write_text('{"processors": 2}', encoding="utf-8")
     rows = [{"generation": g, "seconds": 36.0, "gap_seconds": 99.0} for g in range(4)]
     for generation, score in scored.items():
         rows[generation]["mean_score"] = score
-    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "history.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
 
 
 def test_a_runs_curve(tmp_path):
@@ -68,7 +72,7 @@ def test_without_the_logs_what_is_quoted(tmp_path, monkeypatch):
 def test_a_run_in_the_game_has_no_temperature(tmp_path):
     write_run(tmp_path, {1: -20.0, 3: 500.0}, 1.0)
     config = {"evolve": {"temperature": 1.0, "where": "game"}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (curve,) = curves_of(tmp_path)
     assert curve.name == "ours"
     figure = draw_curves([curve], None, "reward in the game")

@@ -14,7 +14,7 @@ from worldmodels_fast.report.model_card import write_card
 def test_a_card_says_what_the_run_has_and_leaves_out_what_it_has_not(tmp_path):
     small_world(dream={"done_threshold": 2.5, "done_temperature": 1.25}).save(tmp_path / "world")
     save_config(make_recipe("take-cover-smoke"), tmp_path / "config.json")
-    card = write_card(tmp_path).read_text()
+    card = write_card(tmp_path).read_text(encoding="utf-8")
     assert card.startswith("---\nlicense: mit\n")
     assert "worldmodels-fast run take-cover-smoke" in card
     assert "over with probability sigmoid((done logit - 2.5) / 1.25) in each step" in card
@@ -23,10 +23,10 @@ def test_a_card_says_what_the_run_has_and_leaves_out_what_it_has_not(tmp_path):
     settings = {"environment": {"skill": 4}, "versions": {"vizdoom": "1.3.2"}}
     episodes = tuple(EpisodeScore(i, i, 100.0 + i, 100 + i, True) for i in range(3))
     evaluation = {"agent": Evaluation(settings, episodes).to_json()}
-    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
     row = FidelityRow.compare("left", [100.0, 120.0], [300.0, 330.0])
-    (tmp_path / "fidelity.json").write_text(json.dumps({"rows": [asdict(row)]}))
-    card = write_card(tmp_path).read_text()
+    (tmp_path / "fidelity.json").write_text(json.dumps({"rows": [asdict(row)]}), encoding="utf-8")
+    card = write_card(tmp_path).read_text(encoding="utf-8")
     assert "| agent | 3 | 101 +- 1 |" in card
     assert "vizdoom 1.3.2" in card
     assert "| left | 110" in card
@@ -35,8 +35,8 @@ def test_a_card_says_what_the_run_has_and_leaves_out_what_it_has_not(tmp_path):
     seeing = {"reconstruction": 13.0, "unconditional": 52.0, "kl": 31.5}
     seeing |= {"dimensions": 64, "dimensions_used": 12}
     quality = {"seeing": seeing, "z_loss": 1.02, "latent": "sample"}
-    (tmp_path / "quality.json").write_text(json.dumps(quality))
-    card = write_card(tmp_path).read_text()
+    (tmp_path / "quality.json").write_text(json.dumps(quality), encoding="utf-8")
+    card = write_card(tmp_path).read_text(encoding="utf-8")
     assert "## How good is the dream?" in card
     assert "V explains 75% of the squared error" in card
     # 64 * 1.02 nats, less 52 standard normals', over 12 dimensions
@@ -54,12 +54,14 @@ def test_a_card_of_a_run_in_the_game(tmp_path):
         ),
     }
     text = json.dumps({name: e.to_json() for name, e in players.items()})
-    (tmp_path / "evaluation.json").write_text(text)
+    (tmp_path / "evaluation.json").write_text(text, encoding="utf-8")
     (tmp_path / "stages").mkdir()
     figures = {"generations": 3, "from_generation": 1, "score_in_the_game": 7.0, "game_steps": 5000}
     figures |= {"steps_per_second": 2500.0, "core_hours": 0.5}
-    (tmp_path / "stages" / "evolve.json").write_text(json.dumps({"figures": figures}))
-    card = write_card(tmp_path).read_text()
+    (tmp_path / "stages" / "evolve.json").write_text(
+        json.dumps({"figures": figures}), encoding="utf-8"
+    )
+    card = write_card(tmp_path).read_text(encoding="utf-8")
     for words in (
         "C, a tanh layer of 40 units that sees z, was evolved by CMA-ES in the real game.",
         "- environment: car-racing\n",

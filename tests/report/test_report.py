@@ -51,11 +51,12 @@ def folder(tmp_path):
     """A run of everything but a world."""
     folder = tmp_path / "<run>"
     folder.mkdir()
-    (folder / "config.json").write_text('{"recipe": "a <b> c"}')
+    (folder / "config.json").write_text('{"recipe": "a <b> c"}', encoding="utf-8")
     (folder / "evaluation.json").write_text(
-        json.dumps({"agent": evaluation([500, 700, 2100]), "random": evaluation([200, 250, 180])})
+        json.dumps({"agent": evaluation([500, 700, 2100]), "random": evaluation([200, 250, 180])}),
+        encoding="utf-8",
     )
-    with (folder / "history.jsonl").open("w") as file:
+    with (folder / "history.jsonl").open("w", encoding="utf-8") as file:
         for generation in range(4):
             record = {
                 "generation": generation,
@@ -74,8 +75,8 @@ def folder(tmp_path):
     rows = [FidelityRow.compare("still", [150, 170, 160], [200, 180, 190]).__dict__]
     for row in rows:
         row["game"], row["dream"] = row["game"].__dict__, row["dream"].__dict__
-    (folder / "fidelity.json").write_text(json.dumps({"rows": rows}))
-    with (folder / "vae.log.jsonl").open("w") as file:
+    (folder / "fidelity.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    with (folder / "vae.log.jsonl").open("w", encoding="utf-8") as file:
         file.write('{"step": 5, "held_out_reconstruction": 40.0}\n')
         for step in (10, 20):
             row = {"step": step, "reconstruction": 300 / step, "held_out_reconstruction": 31.0}
@@ -115,15 +116,15 @@ def test_a_page_of_what_there_is(folder):
 
 def test_a_run_in_the_game(folder):
     config = {"environment": "car-racing", "evolve": {"where": "game", "temperature": 1.0}}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "fidelity.json").unlink()
     (folder / "stages").mkdir()
     record = {"processors": 2, "figures": {"core_hours": 1.25}}
-    (folder / "stages" / "evolve.json").write_text(json.dumps(record))
+    (folder / "stages" / "evolve.json").write_text(json.dumps(record), encoding="utf-8")
     other = evaluation([498, 700, 2101])
     other["settings"]["env_id"] = envs.ENVIRONMENTS["car-racing"].unmodified_id
     scores = {"agent": evaluation([500, 700, -20]), "agent-unmodified": other}
-    (folder / "evaluation.json").write_text(json.dumps(scores))
+    (folder / "evaluation.json").write_text(json.dumps(scores), encoding="utf-8")
     page = write_report(folder).read_text(encoding="utf-8")
     assert "Evolution in the game" in page
     assert "49,380 game steps in 6 s, 8,230 steps/s in all; 1.2 core-hours on 2 processors" in page
@@ -186,7 +187,9 @@ def test_controllers_and_policies_are_told_apart(folder):
 
 
 def test_the_dreams_quality_is_told(folder, tmp_path_factory):
-    (folder / "quality.json").write_text(json.dumps(a_quality(tmp_path_factory.mktemp("quality"))))
+    (folder / "quality.json").write_text(
+        json.dumps(a_quality(tmp_path_factory.mktemp("quality"))), encoding="utf-8"
+    )
     page = write_report(folder).read_text(encoding="utf-8")
     for heading in ("How far M foresees", "Does M know when one dies?", "What the dream shows"):
         assert f"<h3>{heading}</h3>" in page

@@ -320,7 +320,10 @@ def wait_for(condition, what, seconds=60):
 
 def is_running(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+            != "Z"
+        )
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -341,12 +344,13 @@ def test_a_game_that_is_stopped_does_not_hang_or_leave_anything(tmp_path, number
         f"sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(HELPERS)!r}]\n"
         "from test_game import play_slowly\n"
         "if __name__ == '__main__':\n"
-        f"    play_slowly({str(tmp_path)!r})\n"
+        f"    play_slowly({str(tmp_path)!r})\n",
+        encoding="utf-8",
     )
     root = str(ROOT)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     errors = tmp_path / "errors"
-    with errors.open("w") as file:
+    with errors.open("w", encoding="utf-8") as file:
         parent = subprocess.Popen([sys.executable, str(script)], env=env, stderr=file)
     wait_for(lambda: len(list(tmp_path.glob("begun-*"))) == 2, "the workers did not begin")
     pids = [int(path.name.split("-")[1]) for path in tmp_path.glob("begun-*")]
@@ -356,8 +360,8 @@ def test_a_game_that_is_stopped_does_not_hang_or_leave_anything(tmp_path, number
     parent.wait(timeout=30)
     assert time.monotonic() - began < 10
     if number == signal.SIGINT:
-        assert "KeyboardInterrupt" in errors.read_text()
-        assert errors.read_text().count("Traceback") == 1  # the workers say nothing
+        assert "KeyboardInterrupt" in errors.read_text(encoding="utf-8")
+        assert errors.read_text(encoding="utf-8").count("Traceback") == 1  # the workers say nothing
     else:
         # Nobody is left to tell them; they end when their step does. Here it would take a minute.
         for pid in pids:

@@ -376,11 +376,11 @@ def test_rows_of_rewards_are_told(tmp_path, capsys):
     paying_world().save(tmp_path / "world")
     log = {"step": 5, "epoch": 1, "z_loss": 1.1, "held_out_z_loss": 1.2, "done_loss": 0.0}
     log |= {"held_out_done_loss": 0.0, "reward_loss": 0.25, "held_out_reward_loss": 0.375}
-    (tmp_path / "mdn_rnn.log.jsonl").write_text(json.dumps(log) + "\n")
+    (tmp_path / "mdn_rnn.log.jsonl").write_text(json.dumps(log) + "\n", encoding="utf-8")
     (tmp_path / "stages").mkdir()
     record = {"figures": {"held_out_reward_variance": 0.5}}
-    (tmp_path / "stages" / "train-rnn.json").write_text(json.dumps(record))
-    card = write_card(tmp_path).read_text()
+    (tmp_path / "stages" / "train-rnn.json").write_text(json.dumps(record), encoding="utf-8")
+    card = write_card(tmp_path).read_text(encoding="utf-8")
     for words in (
         "M predicts the dream's rewards, which the paper's does not.",
         "reward loss 0.25, held out reward loss 0.375",
@@ -500,7 +500,10 @@ def test_a_round_learns_rewards_on_top(tmp_path, toy):
     rows = read_fidelity(run.folder / "fidelity.json")
     assert {row.measure for row in rows} == {"reward"}
     assert {"still", "agent"} <= {row.player for row in rows}
-    history = [json.loads(s) for s in (run.folder / "history.jsonl").read_text().splitlines()]
+    history = [
+        json.loads(s)
+        for s in (run.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [("gap" in row) for row in history] == [False, True, False, True]
     assert len({row["max"] for row in history}) > 1
     assert "score_in_the_dream" in run.record("evolve")["figures"]
@@ -556,7 +559,9 @@ def test_the_car_dreams_recipe_from_end_to_end(tmp_path, capsys):
     page = (folder / "report.html").read_text(encoding="utf-8")
     for words in ("Evolution in the dream", "Does the dream pay", "M, the reward of a step"):
         assert words in page
-    readme = (folder / "world" / "README.md").read_text()
+    readme = (folder / "world" / "README.md").read_text(encoding="utf-8")
     assert "M predicts the dream's rewards, which the paper's does not." in readme
     assert "--from runs/base" in readme
-    assert json.loads((folder / "world" / "config.json").read_text())["mdn_rnn"]["predicts_reward"]
+    assert json.loads((folder / "world" / "config.json").read_text(encoding="utf-8"))["mdn_rnn"][
+        "predicts_reward"
+    ]

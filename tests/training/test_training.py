@@ -79,7 +79,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     whole = path.read_bytes()
     for half in (b"", b"nonsense", whole[: len(whole) // 2]):
         path.write_bytes(half)
-        with pytest.raises(ValueError, match=r"x.checkpoint: damaged.*delete it"):
+        with pytest.raises(ValueError, match=r"x.checkpoint: not a checkpoint.*delete it"):
             load_checkpoint(path)
 
 
@@ -89,7 +89,7 @@ def test_half_a_line_of_a_log_is_left_out(tmp_path):
     log = MetricsLog(path, 0)
     for step in (5, 10, 15):
         log.write(step, {"loss": step / 2})
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write('{"step": 20, "loss": {"a": 1}')
     assert [row["step"] for row in read_json_lines(path)] == [5, 10, 15]
     # A training that goes on from step 10 does 15 again, and its lines begin where lines begin.
@@ -127,7 +127,7 @@ def test_v_goes_on_as_if_it_had_not_been_killed(episodes, tmp_path, precision):
         with pytest.raises(Killed):
             train_vae(episodes, path, config, seed=5, on_step=stop_at(step))
     same_weights(train_vae(episodes, path, config, seed=5), whole)
-    logs = [(tmp_path / f"{name}.log.jsonl").read_text() for name in "ab"]
+    logs = [(tmp_path / f"{name}.log.jsonl").read_text(encoding="utf-8") for name in "ab"]
     assert logs[0] == logs[1]
     assert [row["step"] for row in read_json_lines(tmp_path / "a.log.jsonl")] == [2, 4, 6, 7]
     # Once more: nothing is left to do.
@@ -460,6 +460,6 @@ def test_a_loss_that_is_not_finite_ends_ms_training(tmp_path):
 
 def test_logs_are_json(tmp_path, latents):
     train_mdn_rnn(latents, tmp_path / "m.checkpoint", M_CONFIG, seed=0)
-    for line in (tmp_path / "m.log.jsonl").read_text().splitlines():
+    for line in (tmp_path / "m.log.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         assert {"step", "epoch", "z_loss", "done_loss", "held_out_z_loss"} <= row.keys()

@@ -51,7 +51,7 @@ def killed_once_with_a_child(task):
     if x == 1 and once(folder, "killed"):
         # Holds on to what its parent has open, as a game's engine does.
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
-        (Path(folder) / "child").write_text(str(child.pid))
+        (Path(folder) / "child").write_text(str(child.pid), encoding="utf-8")
         os.kill(os.getpid(), signal.SIGKILL)
     return x
 
@@ -82,7 +82,7 @@ def returns_what_cannot_be_pickled(x):
 def sleeps(task):
     """Leaves a file when it begins, another when it is told to stop."""
     folder, x = task
-    (Path(folder) / f"begun-{x}").write_text(str(os.getpid()))
+    (Path(folder) / f"begun-{x}").write_text(str(os.getpid()), encoding="utf-8")
     try:
         time.sleep(60)
     finally:
@@ -127,10 +127,13 @@ def test_what_a_killed_worker_had_started_ends_with_it(tmp_path):
         )
     assert len(results) == 2
     assert time.monotonic() - began < 30
-    child = int((tmp_path / "child").read_text())
+    child = int((tmp_path / "child").read_text(encoding="utf-8"))
     for _ in range(100):
         state = Path(f"/proc/{child}/stat")
-        if not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+        if (
+            not state.exists()
+            or state.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] == "Z"
+        ):
             return
         time.sleep(0.05)
     pytest.fail("the killed worker's child is still there")
@@ -183,7 +186,10 @@ def wait_for(condition, what, seconds=60):
 
 def is_running(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+            != "Z"
+        )
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -200,22 +206,22 @@ def test_a_parent_that_is_stopped_does_not_hang_or_leave_workers(tmp_path, numbe
         f"    list(run_tasks(sleeps, [({str(tmp_path)!r}, x) for x in range(3)], workers=2))\n"
     )
     script = tmp_path / "script.py"
-    script.write_text(code)
+    script.write_text(code, encoding="utf-8")
     root = str(Path(workers.__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     errors = tmp_path / "errors"
-    with errors.open("w") as file:
+    with errors.open("w", encoding="utf-8") as file:
         parent = subprocess.Popen([sys.executable, str(script)], env=env, stderr=file)
     wait_for(lambda: len(list(tmp_path.glob("begun-*"))) == 2, "the workers did not begin")
     time.sleep(0.2)
-    pids = [int(path.read_text()) for path in tmp_path.glob("begun-*")]
+    pids = [int(path.read_text(encoding="utf-8")) for path in tmp_path.glob("begun-*")]
     began = time.monotonic()
     parent.send_signal(number)
     parent.wait(timeout=30)
     assert time.monotonic() - began < 10
     if number == signal.SIGINT:
-        assert "KeyboardInterrupt" in errors.read_text()
-        assert errors.read_text().count("Traceback") == 1  # the workers say nothing
+        assert "KeyboardInterrupt" in errors.read_text(encoding="utf-8")
+        assert errors.read_text(encoding="utf-8").count("Traceback") == 1  # the workers say nothing
         assert len(list(tmp_path.glob("tidied-*"))) == 2
         assert not any(map(is_running, pids))
     else:

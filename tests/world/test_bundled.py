@@ -108,7 +108,7 @@ def test_a_step_is_the_references_step(world, backend):
 
 
 def test_its_scores_are_those_of_its_weights(name, world):
-    evaluation = json.loads((FOLDER / name / "evaluation.json").read_text())
+    evaluation = json.loads((FOLDER / name / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["agent"]["settings"]["world"] == world.digest()
     for player in ("agent", "random"):
         scores = [episode["score"] for episode in evaluation[player]["episodes"]]

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def published(name):
-    return json.loads((FOLDER / name).read_text())
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

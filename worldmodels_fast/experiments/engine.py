@@ -210,7 +210,13 @@ class Pipeline:
         written = [file for file in files if (run.folder / file).exists()]
         before, state = run.record(name), "finished"
         if before is None and written:
-            before, state = read_json(_begun_path(name, run)), "half done"
+            begun = _begun_path(name, run)
+            before, state = read_json(begun), "half done"
+            if before is not None and not isinstance(before.get("settings"), dict):
+                raise ValueError(
+                    f"{begun}: expected the settings of a stage, got {before!r}; delete "
+                    f"{' '.join([begun.name, *written])} in {run.folder} to do {name} again"
+                )
         if before is None or stage.always:
             return []
         differences = []

@@ -20,7 +20,7 @@ from worldmodels_fast.models.controller import LinearController
 from worldmodels_fast.models.mdn_rnn import MDNRNN
 from worldmodels_fast.models.vae import VAE
 from worldmodels_fast.types import Floats
-from worldmodels_fast.utils.files import read_json
+from worldmodels_fast.utils.files import read_json, reading
 from worldmodels_fast.utils.seeding import derive_seed
 from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 from worldmodels_fast.world.world import World
@@ -106,8 +106,20 @@ class Run:
         return base
 
     def record(self, stage: str) -> dict[str, Any] | None:
-        """What a finished stage has left, or None."""
-        return read_json(self.folder / "stages" / f"{stage}.json")
+        """Return the record of a finished stage; None if it is not finished.
+
+        Raises:
+            ValueError: the record is damaged.
+        """
+        path = self.folder / "stages" / f"{stage}.json"
+        record = read_json(path)
+        if record is not None:
+            with reading(path, f"delete it and run the stage `{stage}` again"):
+                kinds = {"id": str, "settings": dict, "figures": dict}
+                for key, kind in kinds.items():
+                    if not isinstance(record[key], kind):
+                        raise TypeError(f"{key}: expected {kind.__name__}, got {record[key]!r}")
+        return record
 
     def new_controller(self) -> LinearController:
         """Return an untrained controller of this run's form."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from worldmodels_fast.utils.files import new_file, reading
+from worldmodels_fast.utils.files import new_file
 
 ADVICE = "delete it to train from the beginning"
 """Ends the messages about a damaged checkpoint."""
@@ -30,10 +30,12 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    with reading(path, ADVICE):
+    try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise TypeError(f"expected a dict, got {type(state).__name__}")
+    except Exception as error:  # torch's own text advises to execute what the file holds
+        raise ValueError(f"{path}: not a checkpoint, or damaged; {ADVICE}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: not a checkpoint, but a {type(state).__name__}; {ADVICE}")
     return state
 
 

@@ -180,7 +180,7 @@ def reading(path: Path, advice: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
-        said = f"{type(error).__name__}: {error}"
+        said = f"{type(error).__name__}: {error}".split("\n")[0][:200]
         raise ValueError(f"{path}: damaged, or of another version ({said}); {advice}") from error
 
 

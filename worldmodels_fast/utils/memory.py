@@ -29,7 +29,7 @@ class PeakMemory:
 
     def __enter__(self) -> PeakMemory:
         with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # a new peak begins
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # a new peak begins
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
         return self
@@ -68,14 +68,14 @@ def _family(pid: int) -> Iterator[int]:
     with contextlib.suppress(OSError):  # it may end at any time
         for task in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
-                for child in (task / "children").read_text().split():
+                for child in (task / "children").read_text(encoding="utf-8").split():
                     yield from _family(int(child))
 
 
 def _resident(pid: int) -> int:
     """Bytes of a process in memory now; 0 if it has ended."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -44,7 +44,7 @@ def load() -> float | None:
 def cpu_name() -> str:
     """The processor as Linux calls it, or as Python does."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -103,7 +103,7 @@ def _busy_seconds() -> float | None:
         return None
     names = {f"cpu{cpu}" for cpu in allowed_cpus()}
     ticks = 0
-    for line in STAT.read_text().splitlines():
+    for line in STAT.read_text(encoding="utf-8").splitlines():
         name, *values = line.split()
         if name in names:  # user, nice, system, idle, iowait, irq, softirq, steal, ...
             ticks += sum(map(int, values[:3])) + sum(map(int, values[5:8]))
@@ -115,7 +115,7 @@ def _own_seconds(pids: Sequence[int]) -> float:
     ticks = 0
     for pid in pids:
         with contextlib.suppress(OSError):  # no /proc, or the process is over
-            text = (PROC / str(pid) / "stat").read_text()
+            text = (PROC / str(pid) / "stat").read_text(encoding="utf-8")
             # After the name in brackets: utime, stime, cutime, cstime are numbers 14 to 17 of all.
             ticks += sum(map(int, text.rpartition(")")[2].split()[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -125,7 +125,7 @@ def _siblings(cpu: int) -> str:
     """Which processors share this one's core."""
     path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except OSError:
         return str(cpu)
 

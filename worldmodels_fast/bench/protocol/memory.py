@@ -61,7 +61,7 @@ def _forget_peak() -> int:
     """Begin with a new peak, where the system can; return the peak there is then."""
     clear = Path("/proc/self/clear_refs")
     if clear.is_file():
-        clear.write_text("5")
+        clear.write_text("5", encoding="utf-8")
     return _peak()
 
 
@@ -73,6 +73,6 @@ def _give_back() -> None:
 
 
 def _status(field: str) -> int:
-    lines = STATUS.read_text().splitlines()
+    lines = STATUS.read_text(encoding="utf-8").splitlines()
     value = next(line for line in lines if line.startswith(f"{field}:"))
     return int(value.split()[1]) * 1024
