@@ -1,14 +1,18 @@
+import dataclasses
 import os
 import threading
 import time
 
+import h5py
 import minari
 import numpy as np
 import pytest
+from damage import damaged
 from small_episodes import ENV_ID, made_up_episode, made_up_latents, write_made_up_episodes
 
 from worldmodels_fast import data
 from worldmodels_fast.data import frames
+from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 
 
 def names(frames):
@@ -194,6 +198,51 @@ def test_a_damaged_shard_is_an_error(shards):
         data.read_frames(shards, 1)
 
 
+@pytest.mark.filterwarnings("error")
+def test_every_damaged_file_of_a_shard_is_named(shards):
+    shard = data.shard_path(shards, 1)
+    files = sorted(path for path in shard.rglob("*") if path.is_file())
+    for path in files:
+        for way in damaged(path):
+            for read in (data.read_frames, lambda *a: list(data.read_episodes(*a))):
+                with pytest.raises(ValueError, match=r"shard-00001.*collect") as caught:
+                    read(shards, 1)
+                assert str(caught.value).count("\n") == 0, way
+    assert len(data.read_frames(shards, 1)) == 20
+
+
+def in_hdf5(shard, name, change):
+    with h5py.File(shard / "main_data.hdf5", "r+") as file:
+        array = file["episode_0"][name][()]
+        del file["episode_0"][name]
+        changed = change(array)
+        if changed is not None:
+            file["episode_0"][name] = changed
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["rewards", "actions"])
+def test_numbers_that_are_not_finite_name_the_shard(shards, name, bad):
+    def change(array):
+        array[3] = bad
+        return array
+
+    in_hdf5(data.shard_path(shards, 1), name, change)
+    with pytest.raises(ValueError, match=rf"shard-00001: .*{name}: .*NaN or infinity.*delete"):
+        list(data.read_episodes(shards, 1))
+
+
+@pytest.mark.parametrize("name", ["observations", "actions", "rewards", "terminations"])
+def test_arrays_that_are_not_an_episodes_name_the_shard(shards, name):
+    for change in (lambda array: array[:-1], lambda array: array[..., None], lambda array: None):
+        write_made_up_episodes(shards, [[8, 12], [20]])
+        in_hdf5(data.shard_path(shards, 1), name, change)
+        if name == "terminations" and change(np.ones(2)) is not None and len(change(np.ones(2))):
+            continue  # only the last one is read
+        with pytest.raises(ValueError, match=r"shard-00001: .*delete"):
+            list(data.read_episodes(shards, 1))
+
+
 def test_latents_come_back_as_they_were(tmp_path):
     parts = [made_up_latents([4, 3], seed=1), made_up_latents([5], seed=2)]
     for shard, latents in enumerate(parts):
@@ -214,6 +263,66 @@ def test_latents_come_back_as_they_were(tmp_path):
     assert len(data.first_latents(both, 100)[0]) == 3
     with pytest.raises(FileNotFoundError, match="encode"):
         data.read_latents(tmp_path, [0, 2])
+
+
+def test_every_damaged_shard_of_latents_is_named(tmp_path):
+    for shard in range(2):
+        data.write_latents(tmp_path, shard, made_up_latents([4, 3]))
+    path = data.shard_path(tmp_path, 1, ".safetensors")
+    for _ in damaged(path):
+        with pytest.raises(ValueError, match=r"shard-00001.safetensors: .*`encode` again"):
+            data.read_latents(tmp_path, [0, 1])
+    arrays = load_tensors(path, "")
+    wrong = {
+        "mu": arrays["mu"][:, :2],
+        "logvar": arrays["logvar"].astype(np.float32),
+        "actions": arrays["actions"][:-1],
+        "lengths": np.array([4, 4]),
+        "terminated": arrays["terminated"][:1],
+        "rewards": np.zeros(3, np.float32),
+        "other": np.zeros(3),
+    }
+    for name, array in wrong.items():
+        save_tensors(path, {**arrays, name: array})
+        with pytest.raises(ValueError, match=rf"shard-00001.safetensors: .*{name}"):
+            data.read_latents(tmp_path, [0, 1])
+    save_tensors(path, {name: array[..., :2] for name, array in arrays.items()})
+    with pytest.raises(ValueError, match=r"shard-00001.safetensors"):
+        data.read_latents(tmp_path, [0, 1])
+    narrow = {**arrays, "mu": arrays["mu"][:, :2], "logvar": arrays["logvar"][:, :2]}
+    save_tensors(path, narrow)
+    with pytest.raises(ValueError, match=r"shard-00001.*mu: expected a width of \(3,\)"):
+        data.read_latents(tmp_path, [0, 1])
+
+
+@pytest.mark.parametrize("name", ["mu", "logvar", "actions", "rewards"])
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_latents_that_are_not_finite_name_the_shard(tmp_path, name, bad):
+    latents = dataclasses.replace(made_up_latents([4, 3]), rewards=np.zeros(7, np.float32))
+    getattr(latents, name)[3] = bad
+    with pytest.raises(
+        ValueError, match=rf"shard-00005.safetensors: {name}: .*nothing was written"
+    ):
+        data.write_latents(tmp_path, 5, latents)
+    assert list(tmp_path.iterdir()) == []
+    path = data.shard_path(tmp_path, 5, ".safetensors")
+    stored = {k: v for k, v in vars(latents).items() if v is not None}
+    save_tensors(path, stored)
+    with pytest.raises(ValueError, match=rf"shard-00005.safetensors: .*{name}: .*NaN.*encode"):
+        data.read_latents(tmp_path, [5])
+    getattr(latents, name)[3] = 0
+    latents.mu[0] = -65504  # the largest float16
+    save_tensors(path, stored)
+    data.read_latents(tmp_path, [5])
+
+
+def test_reprs_are_one_line_with_sizes():
+    assert repr(made_up_latents([4, 3])) == (
+        "Latents(episodes=2, steps=7, latent_dim=3, action_dim=1, rewards=False)"
+    )
+    assert repr(made_up_episode(5, 2)) == (
+        "Episode(steps=5, frames=(64, 64, 3), action_dim=1, score=5, terminated=True, seed=2)"
+    )
 
 
 def test_unfinished_shards_bear_their_writers_number(tmp_path, monkeypatch):

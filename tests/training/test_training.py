@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from damage import damaged
 from small_episodes import ENV_ID, made_up_episode, made_up_latents, write_made_up_episodes
 
 from worldmodels_fast import MDNRNN, VAE, data
@@ -20,6 +21,7 @@ from worldmodels_fast.training.schedule import cosine
 from worldmodels_fast.training.sequences import sequence_chunks, steps_in_epoch
 from worldmodels_fast.training.vae import train_vae
 from worldmodels_fast.utils.files import read_json_lines
+from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 
 
 class Killed(Exception):
@@ -451,11 +453,53 @@ def test_m_without_latents(latents, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_ms_training(tmp_path):
-    latents = made_up_latents([30, 30])
-    latents.mu[17] = np.nan
-    data.write_latents(tmp_path, 0, latents)
+    data.write_latents(tmp_path, 0, made_up_latents([30, 30]))
+    config = replace(M_CONFIG, learning_rate=1e30)
     with pytest.raises(FloatingPointError, match=r"M's loss is not finite at step \d"):
+        train_mdn_rnn(tmp_path, tmp_path / "m.checkpoint", config, seed=0)
+
+
+def test_a_shard_with_nan_is_named_before_m_is_trained(tmp_path):
+    for shard in range(3):
+        data.write_latents(tmp_path, shard, made_up_latents([30, 30]))
+    path = data.shard_path(tmp_path, 1, ".safetensors")
+    arrays = load_tensors(path, "")
+    arrays["mu"][17] = np.nan
+    save_tensors(path, arrays)
+    with pytest.raises(ValueError, match=r"shard-00001.safetensors: .* mu: .*NaN.*`encode` again"):
         train_mdn_rnn(tmp_path, tmp_path / "m.checkpoint", M_CONFIG, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["v", "m"])
+def test_every_damaged_checkpoint_is_named(kind, episodes, latents, tmp_path):
+    path = tmp_path / f"{kind}.checkpoint"
+
+    def train():
+        if kind == "v":
+            train_vae(episodes, path, V_CONFIG, seed=0)
+        else:
+            train_mdn_rnn(latents, path, M_CONFIG, seed=0)
+
+    train()
+    for _ in damaged(path):
+        with pytest.raises(ValueError, match=rf"{kind}.checkpoint: not a checkpoint.*delete it"):
+            train()
+    whole = load_checkpoint(path)
+    for key in whole:
+        for value in ([1], None, {}):
+            save_checkpoint(path, {**whole, key: value})
+            if (key, value) == ("hidden", None):  # as at the end of an epoch
+                continue
+            with pytest.raises(ValueError, match=rf"{kind}.checkpoint: .*delete it"):
+                train()
+    save_checkpoint(path, whole)
+    log = path.with_suffix(".log.jsonl")
+    log.write_text('{"step": 0}\n[1]\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"log.jsonl, line 2: expected a JSON object.*delete"):
+        train()
+    log.write_text("{}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"log.jsonl: damaged.*delete it"):
+        train()
 
 
 def test_logs_are_json(tmp_path, latents):

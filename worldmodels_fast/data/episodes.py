@@ -111,7 +111,7 @@ def shard_steps(folder: Path, shard: int) -> int:
     """
     path = _existing(folder, shard) / "metadata.json"
     with reading(path, _ADVICE):
-        return int((read_json(path) or {})["total_steps"])
+        return int((read_json(path, _ADVICE) or {})["total_steps"])
 
 
 def read_episodes(folder: Path, shard: int) -> Iterator[Episode]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from worldmodels_fast.utils.files import new_file
+from worldmodels_fast.utils.files import new_file, one_line
 
 ADVICE = "delete it to train from the beginning"
 """Ends the messages about a damaged checkpoint."""
@@ -55,7 +55,6 @@ def restore(
         optimizer.load_state_dict(state["optimizer"])
     except Exception as error:
         raise ValueError(
-            f"{checkpoint}: made by a training with other sizes ({error}); delete it to train from "
-            "the beginning"
+            f"{checkpoint}: made by a training with other sizes ({one_line(error)}); {ADVICE}"
         ) from error
     return state

@@ -180,8 +180,14 @@ def reading(path: Path, advice: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
-        said = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-        raise ValueError(f"{path}: damaged, or of another version ({said}); {advice}") from error
+        raise ValueError(
+            f"{path}: damaged, or of another version ({one_line(error)}); {advice}"
+        ) from error
+
+
+def one_line(error: Exception) -> str:
+    """Return an exception's type and message in one line of at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def json_text(value: Any) -> str:
@@ -202,21 +208,29 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path}: not UTF-8 text ({error})") from error
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path, advice: str = "delete the file") -> dict[str, Any] | None:
     """Return the JSON object that a file holds, or None if there is no such file.
+
+    Args:
+        path: the file.
+        advice: ends the error's message: what to do about a damaged file.
 
     Raises:
         ValueError: it is not a JSON object.
     """
     if not path.is_file():
         return None
-    return _json_object(read_text(path), str(path))
+    return _json_object(path.read_bytes(), str(path), advice)
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(path: Path, advice: str = "delete the file") -> list[dict[str, Any]]:
     """Return a log's rows, oldest first; none if there is no log.
 
     A kill may have left half a line at the end: that one is left out.
+
+    Args:
+        path: the log.
+        advice: ends the error's message: what to do about a damaged file.
 
     Raises:
         ValueError: another line is not a JSON object.
@@ -225,17 +239,17 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         return []
     whole, _, _ = path.read_bytes().rpartition(b"\n")
     return [
-        _json_object(line, f"{path}, line {number}")
+        _json_object(line, f"{path}, line {number}", advice)
         for number, line in enumerate(whole.split(b"\n") if whole else (), 1)
     ]
 
 
-def _json_object(text: str | bytes, name: str) -> dict[str, Any]:
+def _json_object(content: bytes, name: str, advice: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: not JSON ({error}); delete the file") from error
+        raise ValueError(f"{name}: not JSON ({error}); {advice}") from error
     if not isinstance(value, dict):
         found = "null" if value is None else type(value).__name__
-        raise ValueError(f"{name}: expected a JSON object, got {found}; delete the file")
+        raise ValueError(f"{name}: expected a JSON object, got {found}; {advice}")
     return value

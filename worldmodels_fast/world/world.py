@@ -23,7 +23,14 @@ from worldmodels_fast.models.vae import VAE
 from worldmodels_fast.rollout.game import Game
 from worldmodels_fast.rollout.slots import Latent
 from worldmodels_fast.types import Floats
-from worldmodels_fast.utils.files import json_text, read_json, read_text, reading, write_files
+from worldmodels_fast.utils.files import (
+    json_text,
+    one_line,
+    read_json,
+    read_text,
+    reading,
+    write_files,
+)
 from worldmodels_fast.utils.tensors import Arrays, load_tensors, tensor_bytes
 from worldmodels_fast.world.agent import Agent
 
@@ -194,7 +201,7 @@ class World:
         """
         folder = Path(folder)
         path = folder / "config.json"
-        config = read_json(path)
+        config = read_json(path, ADVICE)
         if config is None:
             raise ValueError(f"{folder} is not a world: it has no config.json")
         if config.get("format") != FORMAT:
@@ -214,7 +221,8 @@ class World:
                 module.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
             except RuntimeError as error:
                 raise ValueError(
-                    f"{folder / part}.safetensors: not the weights of config.json: {error}"
+                    f"{folder / part}.safetensors: not the weights of config.json "
+                    f"({one_line(error)}); {ADVICE}"
                 ) from error
             module.eval().requires_grad_(False)
         path = folder / "initial_latents.safetensors"
