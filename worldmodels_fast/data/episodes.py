@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 
 from worldmodels_fast.data.shards import shard_path
@@ -146,7 +148,7 @@ _ADVICE = "delete the shard and run the stage `collect` again"
 def _checked(episode: Episode) -> Episode:
     """Return an episode that was read, if its arrays are those of an episode."""
     steps = len(episode.actions)
-    shapes = {
+    shapes: dict[str, tuple[npt.NDArray[Any], type, tuple[int, ...]]] = {
         "frames": (episode.frames, np.uint8, (steps, 64, 64, 3)),
         "actions": (episode.actions, np.float32, (steps, episode.actions.shape[-1])),
         "rewards": (episode.rewards, np.float32, (steps,)),

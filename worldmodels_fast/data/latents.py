@@ -86,7 +86,7 @@ def read_latents(folder: Path, shards: Sequence[int]) -> Latents:
     """
     if not shards:
         raise ValueError(f"{folder}: no latents; run the stage `encode` first")
-    parts = []
+    parts: list[Arrays] = []
     for shard in shards:
         path = shard_path(folder, shard, ".safetensors")
         if not path.is_file():
