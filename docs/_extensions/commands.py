@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from settings import first_paragraph, option
 
-from worldmodels_fast.cli.main import COMMANDS, PROGRAM
 from worldmodels_fast.cli.main import main as command_line
+from worldmodels_fast.cli.usage import COMMANDS, PROGRAM
 from worldmodels_fast.experiments.pipeline import STAGES
 
 

@@ -118,6 +118,17 @@ def resolve_missing(
     return make_refnode(app.builder, here, page, anchor, content, target)
 
 
+class PlainBars(SphinxTransform):
+    """Bars around words are bars, as in `|x|`: nothing is ever substituted here."""
+
+    default_priority = 210  # before docutils looks for what they stand for
+
+    def apply(self) -> None:
+        """Write them as text."""
+        for node in list(self.document.findall(nodes.substitution_reference)):
+            node.replace_self(nodes.Text(f"|{node.astext()}|"))
+
+
 class RepositoryFolders(SphinxTransform):
     """A link to a folder of the repository becomes its text: the site does not hold folders."""
 
@@ -143,6 +154,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("name-or-code", NameOrCode())
     app.connect("doctree-read", qualify)
     app.connect("missing-reference", resolve_missing)
+    app.add_transform(PlainBars)
     app.add_transform(RepositoryFolders)
     app.config.default_role = "name-or-code"  # type: ignore[attr-defined]
     return {"parallel_read_safe": True, "parallel_write_safe": True}
