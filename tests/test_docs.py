@@ -35,8 +35,8 @@ def test_pages_need_nothing_from_elsewhere(site):
         r"<(?:script|img|iframe|source)[^>]*\ssrc=\"(?:https?:)?//|<link[^>]*\s"
         r"rel=\"(?:stylesheet|preconnect|preload)\"[^>]*href=\"(?:https?:)?//"
     )
-    assert [page.name for page in pages if loaded.search(page.read_text("utf-8"))] == []
-    styles = [path.read_text("utf-8") for path in site.rglob("*.css")]
+    assert [page.name for page in pages if loaded.search(page.read_text(encoding="utf-8"))] == []
+    styles = [path.read_text(encoding="utf-8") for path in site.rglob("*.css")]
     assert styles
     assert [style for style in styles if re.search(r"url\(\s*[\"']?(?:https?:)?//", style)] == []
 
@@ -44,28 +44,35 @@ def test_pages_need_nothing_from_elsewhere(site):
 @pytest.mark.slow
 def test_the_api_is_on_the_pages(site):
     def anchors(page):
-        return set(re.findall(r"id=\"(worldmodels_fast[\w.]*)\"", (site / page).read_text("utf-8")))
+        return set(
+            re.findall(
+                r"id=\"(worldmodels_fast[\w.]*)\"", (site / page).read_text(encoding="utf-8")
+            )
+        )
 
     assert "worldmodels_fast.dream.dream.Dream.evaluate" in anchors("reference/api/dream.html")
     assert "worldmodels_fast.ops.dream_rollout" in anchors("reference/api/ops.html")
     assert "worldmodels_fast.ops.kernels.dream_rollout" not in anchors("reference/api/ops.html")
-    options = (site / "reference" / "options.html").read_text("utf-8")
+    options = (site / "reference" / "options.html").read_text(encoding="utf-8")
     assert "--vae.checkpoint-every" in options
     assert "frames in each (paper: 100)" in options
-    recipes = (site / "reference" / "recipes.html").read_text("utf-8")
+    recipes = (site / "reference" / "recipes.html").read_text(encoding="utf-8")
     assert "car-racing-untrained-m" in recipes
 
 
 def test_every_folder_has_a_page():
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## Layers")[1]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Layers")[1]
     folders = re.findall(r"^\d+\. `([a-z_]+)`", text, re.M)
-    pages = {path.stem: path.read_text("utf-8") for path in (DOCS / "reference/api").glob("*.md")}
+    pages = {
+        path.stem: path.read_text(encoding="utf-8")
+        for path in (DOCS / "reference/api").glob("*.md")
+    }
     assert set(folders) - NOT_IN_THE_API == set(pages)
     assert [name for name, text in pages.items() if f"```{{api}} {name}\n```" not in text] == []
 
 
 def test_every_file_of_a_run_is_explained():
-    page = (DOCS / "reference" / "files.md").read_text("utf-8")
+    page = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
     for stage in STAGES.values():
         for file in (*stage.writes, *stage.needs):
             assert f"| `{file}" in page, file

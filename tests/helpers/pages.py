@@ -101,7 +101,9 @@ def commands(block: Block) -> Iterator[tuple[int, list[str]]]:
             joined = joined[:-1]
             continue
         try:
-            words = shlex.split(joined, comments=True)
+            lexer = shlex.shlex(joined, posix=True, punctuation_chars=";&|")
+            lexer.whitespace_split = True
+            words = list(lexer)
         except ValueError:  # no command: a block without a language may hold anything
             words = []
         for part in _cut(words):
@@ -112,9 +114,9 @@ def commands(block: Block) -> Iterator[tuple[int, list[str]]]:
 def _cut(words: list[str]) -> Iterator[list[str]]:
     part: list[str] = []
     for word in words:
-        if word in ("&&", "||", ";", "|", "&"):
+        if set(word) <= set(";&|"):
             yield part
             part = []
         else:
-            part.append(word.removesuffix(";"))
+            part.append(word)
     yield part
