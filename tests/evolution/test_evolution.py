@@ -352,7 +352,7 @@ def test_means_are_watched_and_kept_and_nothing_depends_on_it(tmp_path):
         np.testing.assert_array_equal(mean, result.means[generation])
         np.testing.assert_array_equal(mean, seen[generation][1])
     np.testing.assert_array_equal(kept[result.generation], result.params)
-    with pytest.raises(ValueError, match=r"nothing: not the means of an evolution"):
+    with pytest.raises(ValueError, match=r"nothing: no means of an evolution"):
         load_means(tmp_path / "nothing")
     (tmp_path / "b" / "nonsense").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"nonsense: not the means of an evolution"):

@@ -498,7 +498,7 @@ def test_every_damaged_checkpoint_is_named(kind, episodes, latents, tmp_path):
     with pytest.raises(ValueError, match=r"log.jsonl, line 2: expected a JSON object.*delete"):
         train()
     log.write_text("{}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"log.jsonl: damaged.*delete it"):
+    with pytest.raises(ValueError, match=r"log.jsonl, line 1: expected step.*delete it"):
         train()
 
 

@@ -1,4 +1,4 @@
-"""Data between the stages: episodes (frames) and latents, both on disk in shards."""
+"""Episodes (frames) and latents on disk, both in shards; stages read and write them."""
 
 from worldmodels_fast.data.episodes import Episode, read_episodes, shard_steps, write_episodes
 from worldmodels_fast.data.frames import frame_batches, read_frames

@@ -1,6 +1,6 @@
-"""Stage `collect`: episodes of the real environment, under policies that look at nothing.
+"""Episodes of the real environment, under open-loop policies: the stage `collect`.
 
-And, for rounds beyond the paper's one, episodes that an evolved agent plays.
+For rounds beyond the paper's one, also episodes that an evolved agent plays.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from worldmodels_fast.world.world import World
 
 _SEED_STREAM = 1
-"""Keeps collection's seeds apart from those of evaluation (another stream of the run's seed)."""
+"""Stream of the run's seed for collected episodes; evaluation has others."""
 
 _AGENT_STREAM = 2
-"""The same for what an agent plays."""
+"""Stream of the run's seed for episodes that an agent plays."""
 
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """What is collected.
+    """Settings of the collection.
 
     Attributes:
-        episodes: episodes kept in all.
-        policies: names from `policies.py`, taken in turn, one for each episode.
+        episodes: number of episodes kept.
+        policies: names of open-loop policies (`envs.policies`), one per episode in turn.
         min_steps: an episode is kept if it is longer than this (paper: 100).
         shard_episodes: episodes in each shard.
-        workers: processes; None takes every processor.
+        workers: number of worker processes; None for one per processor.
     """
 
     episodes: int = 10_000
@@ -51,7 +51,7 @@ class CollectConfig:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One worker's piece of work: everything that decides a shard's content."""
+    """A worker's task: everything that decides a shard's content."""
 
     folder: Path
     shard: int
@@ -70,7 +70,7 @@ def play_episode(
     seed: int,
     rng: np.random.Generator,
 ) -> data.Episode:
-    """Play one episode and return its (frame before the action, action) records."""
+    """Play one episode of at most `max_steps` steps under an open-loop policy, and return it."""
     policy.reset(rng)
     frame, _ = env.reset(seed=seed)
     frames: list[Frames] = []
@@ -93,7 +93,7 @@ def play_episode(
 
 
 def collect_shard(task: ShardTask) -> tuple[int, int]:
-    """Collect one shard; return (frames seen, frames kept). Depends on `task` alone."""
+    """Write one shard, which depends on `task` alone; return (frames played, frames kept)."""
     spec = envs.ENVIRONMENTS[task.environment]
     rng = np.random.default_rng((task.seed, _SEED_STREAM, task.shard))
     env = gymnasium.make(spec.env_id, **task.env_kwargs)
@@ -132,10 +132,10 @@ def collect(
     Args:
         folder: the `episodes/` folder.
         environment: a name from `envs.ENVIRONMENTS`.
-        config: how much, under which policies.
+        config: see `CollectConfig`.
         seed: the run's seed; shard s depends on (seed, s) alone, not on the number of workers.
         env_kwargs: settings of the environment.
-        on_shard: called with (episodes, frames seen, frames kept) of each finished shard.
+        on_shard: called with (episodes, frames played, frames kept) of each finished shard.
 
     Raises:
         ValueError: a setting is out of range, or a policy's name is unknown.
@@ -194,25 +194,25 @@ def collect_with_agent(
     vae_precision: VAEPrecision = "fp32",
     on_shard: Callable[[int, int, int], None] = lambda episodes, seen, kept: None,
 ) -> None:
-    """Let a world's agent play, and write its episodes into shards of their own.
+    """Write shards of episodes that a world's agent plays.
 
-    An agent finds what its dream gets wrong; M, trained on these episodes too, gets it right. Each
-    episode is played by the controller with Gaussian noise on its parameters, as wide as that of
-    an evolution's population, so that its neighbours' games are seen as well. Episode i of shard s
+    An agent exploits the errors of its dream; M, trained on these episodes too, corrects them. Each
+    episode is played by the controller with Gaussian noise on its parameters, of the width of an
+    evolution's population, so similar controllers play, too. Episode i of shard s
     depends on (seed, s, i) and the world alone.
 
     Args:
         folder: the `episodes/` folder.
         world: V, M and C, and the environment's name and settings.
-        shards: numbers of the shards to write; those that `folder` holds are left as they are.
-        shard_episodes: episodes in each.
+        shards: numbers of the shards to write; those in `folder` are left as they are.
+        shard_episodes: episodes in each shard.
         sigma: standard deviation of the noise on C's parameters.
         seed: the run's seed.
         spread: each episode's own sigma is log-uniform from sigma / spread to sigma.
-        n_params: how many parameters were searched for; None for C's own.
-        to_params: takes noise (P, n_params) on those to noise on C's own.
+        n_params: number of parameters that the evolution searched; None for all of C's.
+        to_params: maps noise (P, n_params) on those to noise on C's parameters.
         vae_precision: of V, while the agent plays; see `PackedEncoder`.
-        on_shard: called with (episodes, frames seen, frames kept) of each finished shard.
+        on_shard: called with (episodes, frames played, frames kept) of each finished shard.
 
     Raises:
         ValueError: sigma below 0, spread below 1, or fewer than one episode in a shard.

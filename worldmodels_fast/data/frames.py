@@ -1,4 +1,4 @@
-"""Frames of stored episodes, shuffled into batches for V; a few shards in memory at a time."""
+"""Frames of stored episodes in shuffled batches for V, a few shards in memory at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from worldmodels_fast.types import Frames
 
 
 def read_frames(folder: Path, *shards: int) -> Frames:
-    """Return all frames of some shards, uint8 (sum of T, 64, 64, 3)."""
+    """Return all frames of some shards, uint8 (sum of T, 64, 64, 3).
+
+    Raises:
+        FileNotFoundError: a shard is missing.
+        ValueError: a shard is damaged.
+    """
     n = sum(shard_steps(folder, shard) for shard in shards)
     frames: Frames | None = None
     filled = 0
@@ -41,10 +46,10 @@ def frame_batches(
 ) -> Generator[Frames, None, None]:
     """Yield shuffled batches of frames for ever, reading ahead in a thread; close it when done.
 
-    Each epoch deals the shards out in random groups of `shards_in_memory`; the frames of a group
-    are shuffled together, and those that do not fill a batch are left out. At most two groups are
-    in memory. Order depends on `seed` alone, and a resumed training passes `first_step`, the number
-    of batches it has already taken; the groups that it then skips are not read.
+    Each epoch splits the shards into random groups of `shards_in_memory`; the frames of a group are
+    shuffled together, and those that do not fill a batch are left out. At most two groups are in
+    memory. The order depends on `seed` alone. A resumed training passes `first_step`, the number of
+    batches it has already taken; groups without a batch after that are not read.
 
     Args:
         folder: the `episodes/` folder.
@@ -58,9 +63,9 @@ def frame_batches(
         uint8 (batch, 64, 64, 3).
 
     Raises:
-        ValueError: the shards hold fewer frames than one batch.
+        ValueError: the shards hold fewer frames than one batch, or one is damaged.
     """
-    # A group's frames, and the order in which to take them. Or why there are none.
+    # A group's frames with the order of its batches, or the exception that reading raised.
     ahead: queue.SimpleQueue[tuple[Frames, npt.NDArray[np.int64]] | BaseException]
     ahead = queue.SimpleQueue()
     wanted = threading.Semaphore()  # one group is read ahead of the one in use

@@ -1,7 +1,8 @@
 """Shards: the unit in which episodes and latents are stored.
 
-A shard appears whole or not at all: it is written under a temporary name and renamed, so a killed
-collection continues with the missing shards.
+A shard appears whole or not at all (see `utils.files`), so a killed collection continues with the
+missing shards. V and M are trained on most shards; every 20th is held out: their losses are
+reported on it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HELD_OUT_EVERY = 20
-"""Every 20th shard is never trained on: losses are reported on it."""
+"""The last of so many shards is never trained on: losses are reported on it."""
 
 
 def shard_path(folder: Path, shard: int, suffix: str = "") -> Path:
-    """Return where shard number `shard` lies in `folder`."""
+    """Return the path of shard number `shard` in `folder`."""
     return folder / f"shard-{shard:05d}{suffix}"
 
 
@@ -30,7 +31,7 @@ def finished_shards(folder: Path, suffix: str = "") -> list[int]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what killed writers have left in `folder`; nobody may be writing into it now."""
+    """Delete the unfinished shards of killed writers; no writer may be at work in `folder`."""
     for path in folder.glob("shard-*.unfinished"):
         if path.is_dir():
             shutil.rmtree(path)

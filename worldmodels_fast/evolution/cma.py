@@ -320,8 +320,10 @@ def load_means(path: Path) -> dict[int, Params]:
         ValueError: the file is missing or is something else.
     """
     advice = "run the stage `evolve` again"
+    if not path.is_file():
+        raise ValueError(f"{path}: no means of an evolution, there is no such file; {advice}")
+    tensors = load_tensors(path, advice)
     with reading(path, advice):
-        tensors = load_tensors(path, advice)
         pairs = zip(tensors["generations"].tolist(), tensors["means"], strict=True)
         return dict(pairs)
 

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from worldmodels_fast.evaluation.statistics import Summary
-from worldmodels_fast.utils.files import read_json
+from worldmodels_fast.utils.files import read_json, reading
 
 __all__ = ["PAPER", "PAPER_RANDOM", "draw_temperatures", "read_temperatures", "temperatures_table"]
 
@@ -28,12 +28,20 @@ def read_temperatures(folder: Path) -> dict[str, Any]:
     """Read a run's table: its settings, its rows with every episode's score, the random policy's.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or the file is damaged.
     """
     path = folder / "temperatures.json"
-    table = read_json(path)
+    advice = "delete it and run `sweep-temperature` again"
+    table = read_json(path, advice, keys=("settings", "rows", "random"))
     if table is None:
         raise ValueError(f"{path}: no table yet; run `sweep-temperature` first")
+    with reading(path, advice):
+        scores = [table["random"]]
+        for row in table["rows"]:
+            float(row["temperature"])
+            scores += [row["dream"], row["game"]]
+        for each in scores:
+            Summary(**each["summary"])
     return table
 
 

@@ -1,10 +1,11 @@
-"""How likely is a death? The one calibration between M's done logit and the game.
+"""The probability of an episode's end, calibrated: M's done logit against the game.
 
-M's cross-entropy weighs the step that ends an episode `done_weight` times, and an M that has seen
-its episodes often is surer of their ends than it should be. Both are undone by a line through the
-logit, fitted on held-out episodes (Platt 1999): p = sigmoid((logit - threshold) / temperature). A
-dream that draws its ends with this probability (`Dream`'s `done_threshold` and `done_temperature`)
-is as deadly as M knows the game to be.
+M's cross-entropy weighs the step that ends an episode `done_weight` times, and an M that was
+trained on its episodes for many epochs is overconfident about their ends. Both are undone by a
+linear function of the logit, fitted on held-out episodes (Platt 1999):
+p = sigmoid((logit - threshold) / temperature). A dream that draws its ends with this probability
+(`Dream`'s `done_threshold` and `done_temperature`) ends as often as the game does, as far as M
+predicts it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from worldmodels_fast.training.sequences import sequence_chunks
 __all__ = ["DoneCalibration", "calibrate_done", "fit_done"]
 
 _PRIOR = 1e-3
-"""Pull of the fit towards the logit as it is; nothing beside a hundred deaths, but it keeps the fit
-finite where deaths are few or are told apart without an error."""
+"""Precision of a Gaussian prior on the fit around its start. A hundred deaths outweigh it; it keeps
+the fit finite where deaths are few or separated without an error."""
 
 
 class DoneCalibration(NamedTuple):
@@ -36,12 +37,12 @@ class DoneCalibration(NamedTuple):
 
 
 def fit_done(logit: npt.ArrayLike, done: npt.ArrayLike, done_weight: float) -> DoneCalibration:
-    """Fit the chance of an end to held-out steps, by maximum likelihood.
+    """Return the calibration of the done logit with the maximum likelihood on held-out steps.
 
     Args:
-        logit: (N,) M's.
+        logit: (N,) M's done logit.
         done: (N,) whether the step ended its episode.
-        done_weight: the weight of such a step in M's training, where the fit begins.
+        done_weight: the weight of such a step in M's training; the fit starts from it.
 
     Raises:
         ValueError: shapes that differ, logits that are not finite, or no end or nothing but ends.
@@ -86,10 +87,10 @@ def fit_done(logit: npt.ArrayLike, done: npt.ArrayLike, done_weight: float) -> D
 
 @torch.no_grad()
 def calibrate_done(model: MDNRNN, latents: Path, config: RNNConfig) -> DoneCalibration:
-    """Fit the chance of an end to M's logit on episodes that it was not trained on.
+    """Return the calibration of M's done logit on the held-out shards of `latents`.
 
     Raises:
-        ValueError: M predicts no ends, or there are too few held-out ones to fit anything.
+        ValueError: M predicts no ends, or too few held-out episodes end by themselves.
     """
     if not model.predicts_done:
         raise ValueError("model: expected an M that predicts ends (predicts_done=True)")

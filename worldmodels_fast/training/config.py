@@ -13,7 +13,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """How V is trained.
+    """Settings of V's training.
 
     Attributes:
         latent_dim: Z.
@@ -48,7 +48,7 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class RNNConfig:
-    """How M is trained.
+    """Settings of M's training.
 
     Attributes:
         hidden_dim: H.

@@ -1,4 +1,4 @@
-"""Where training runs, and in which precision."""
+"""The device of a training, and the precision of its products."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def choose_device(device: Device) -> torch.device:
 
 
 def move(x: Tensor, device: torch.device) -> Tensor:
-    """Copy a batch to a CUDA device from pinned memory, without waiting; on the CPU it is x."""
+    """Return a batch on a device: copied from pinned memory without waiting, or x on the CPU."""
     return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)
 
 
 def products_in_bf16(precision: Precision, device: torch.device | None = None) -> bool:
-    """Say whether training at `precision` multiplies in bfloat16 on this machine.
+    """Return whether a training at `precision` multiplies in bfloat16 on this machine.
 
     Args:
-        precision: a setting.
-        device: where; None for the CPU.
+        precision: "auto" is bfloat16 where the device has instructions for it.
+        device: the training's; None for the CPU.
 
     Raises:
         ValueError: an unknown precision.

@@ -1,4 +1,4 @@
-"""V's view of every collected frame: the stage `encode`."""
+"""V's mu and logvar of every collected frame: the stage `encode`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worldmodels_fast.training.config import Device, Precision
 from worldmodels_fast.training.devices import choose_device, move, products_in_bf16
 
 ENCODE_BATCH = 500
-"""Frames that V looks at together."""
+"""Frames in one batch of V."""
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def encode_episodes(
 ) -> None:
     """Write V's mu and logvar of every frame, for each shard that `latents` does not hold yet.
 
-    Actions and rewards are copied beside them: M's training reads nothing else.
+    Actions and rewards are copied, so M's training reads the latents' folder alone.
 
     Args:
         episodes: folder of episode shards.
@@ -41,7 +41,7 @@ def encode_episodes(
         on_shard: called with the number of frames of each finished shard.
 
     Raises:
-        ValueError: no episodes.
+        ValueError: no episodes, a damaged shard, or a V that returns NaN or infinity.
     """
     shards = data.finished_shards(episodes)
     if not shards:
@@ -50,7 +50,7 @@ def encode_episodes(
     where = choose_device(device)
     bf16 = products_in_bf16(precision, where)
     if where.type != "cpu":
-        model = copy.deepcopy(model).to(where)  # the caller's stays where it is
+        model = copy.deepcopy(model).to(where)  # the caller's model stays on its device
     for shard in shards:
         if shard in done:
             continue

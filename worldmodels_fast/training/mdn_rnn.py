@@ -92,24 +92,24 @@ def train_mdn_rnn(
     start: MDNRNN | None = None,
     on_step: OnStep = lambda step, metrics: None,
 ) -> MDNRNN:
-    """Train M on the latents, or go on from `checkpoint`.
+    """Train M on the latents, resume from `checkpoint` if it is there, and return M.
 
     Reports (z loss in nats per dimension, done loss, and reward loss where M predicts rewards, on
-    training and held-out sequences) go to `on_step` and to the log beside the checkpoint,
-    `*.log.jsonl`.
+    training and held-out sequences) are passed to `on_step` and appended to the log, `*.log.jsonl`
+    beside the checkpoint.
 
     Args:
         latents: folder of latent shards.
-        checkpoint: file of the training's state, made if absent.
+        checkpoint: file of the training's state, written every `config.checkpoint_every` steps.
         config: see `RNNConfig`.
         seed: the run's seed.
-        start: an M of the same sizes whose weights are the first ones; None for fresh ones. If it
-            predicts no reward and this M does, the reward's begin at 0.
+        start: an M of the same sizes whose weights the training starts from; None for random
+            ones. If it predicts no reward and this M does, the reward's weights start at 0.
         on_step: called after every step with the metrics known so far.
 
     Raises:
-        ValueError: no latents, fewer steps than sequences in a batch, or a store without the
-            rewards that M is to predict.
+        ValueError: no latents, fewer steps than sequences in a batch, a store without the rewards
+            that M is to predict, or a damaged shard or checkpoint.
         FloatingPointError: the loss is not finite.
     """
     shards = data.finished_shards(latents, ".safetensors")
@@ -215,12 +215,12 @@ def _means(rows: Sequence[Metrics]) -> Metrics:
 
 @torch.no_grad()
 def go_on_from(model: MDNRNN, start: MDNRNN) -> None:
-    """Give M the weights of another one of the same sizes.
+    """Copy the weights of another M of the same sizes into this one.
 
-    If only M predicts rewards, it begins by predicting 0, and all else as the other does.
+    If only this M predicts rewards, it predicts 0 at first, and all else as the other does.
 
     Raises:
-        ValueError: other sizes, or the other alone predicts rewards.
+        ValueError: the sizes differ, or only the other M predicts rewards.
     """
     if start.predicts_reward or not model.predicts_reward:
         model.load_weights(start.weights())
@@ -266,5 +266,5 @@ def reward_variance(latents: data.Latents, config: RNNConfig) -> float:
         ValueError: there are no rewards.
     """
     if latents.rewards is None:
-        raise ValueError("latents: there are no rewards in here")
+        raise ValueError("latents: there are no rewards in here; encode the episodes again")
     return float(limited(torch.from_numpy(latents.rewards).double(), config).var(correction=0))

@@ -33,8 +33,9 @@ class MetricsLog:
 
     def __init__(self, path: Path, first_step: int) -> None:
         self.path = path
-        rows = read_json_lines(path)
-        with reading(path, "delete it to train on without the earlier reports"):
+        advice = "delete it to train on without the earlier reports"
+        rows = read_json_lines(path, advice, keys=("step",))
+        with reading(path, advice):
             kept = [row for row in rows if row["step"] <= first_step]
         write_json_lines(path, kept)
 

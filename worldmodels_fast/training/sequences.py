@@ -18,18 +18,18 @@ from worldmodels_fast.training.devices import move
 
 @dataclass(frozen=True)
 class Sequences:
-    """A chunk of B sequences over T steps, sequence-second as M takes them.
+    """A chunk of B sequences over T steps; the axes are (T, B), as M takes them.
 
     Attributes:
-        z: float32 (T, B, Z), drawn from V's distribution.
+        z: float32 (T, B, Z), sampled from V's distribution, or its mean.
         action: float32 (T, B, A).
         restart: float32 (T, B), 1 on an episode's first step.
         next_z: float32 (T, B, Z).
-        has_next: float32 (T, B), 0 on an episode's last step, whose next_z means nothing.
+        has_next: float32 (T, B), 0 on an episode's last step, whose next_z is another episode's.
         done: float32 (T, B), 1 on a step that ended its episode.
         done_known: float32 (T, B), 0 where a time limit cut the episode.
-        reward: float32 (T, B), the game's for this step's action, known on an episode's last step,
-            too; None where the store has no rewards.
+        reward: float32 (T, B), the game's for this step's action, also of an episode's last step;
+            None where the store has no rewards.
     """
 
     z: Tensor
@@ -44,14 +44,14 @@ class Sequences:
 
 @dataclass(frozen=True)
 class DeviceLatents:
-    """Where chunks are put together, and the latents there, unless they do not fit.
+    """The device on which chunks are assembled, and the latents on it.
 
     Attributes:
-        device: torch's.
-        mu: float16 (N, Z), or None.
-        logvar: likewise.
-        actions: float32 (N, A), likewise.
-        rewards: float32 (N,), likewise, or None where there are none.
+        device: of the chunks.
+        mu: float16 (N, Z) on the device; None if the latents do not fit there.
+        logvar: float16 (N, Z), or None, like mu.
+        actions: float32 (N, A), or None, like mu.
+        rewards: float32 (N,), or None, like mu or because the store has none.
     """
 
     device: torch.device
@@ -87,15 +87,15 @@ def sequence_chunks(
 ) -> Iterator[Sequences]:
     """Yield one epoch: shuffled episodes end to end, laid into `batch` rows, cut every `chunk`.
 
-    Row b of one chunk goes on in row b of the next, so that the LSTM's state carries over. What
-    does not fill a row's last chunk is left out; another epoch deals it differently.
+    Row b of one chunk continues in row b of the next, so the LSTM's state carries over. The steps
+    that do not fill a row's last chunk are left out; they are others in another epoch.
 
     Args:
         latents: all episodes.
         batch: B.
         chunk: T.
         seed: of the order and of the latents' noise.
-        sample: whether z is drawn from V's distribution; else it is its mean.
+        sample: whether z is sampled from V's distribution; else it is the mean.
         store: a CUDA device's latents; chunks then come on that device. None for the CPU.
     """
     rng = np.random.default_rng(seed)

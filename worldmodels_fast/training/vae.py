@@ -30,20 +30,20 @@ def train_vae(
     seed: int,
     on_step: OnStep = lambda step, metrics: None,
 ) -> VAE:
-    """Train V on the frames in `episodes`, or go on from `checkpoint`.
+    """Train V on the frames in `episodes`, resume from `checkpoint` if it is there, and return V.
 
     Reports (reconstruction and KL of a frame, averaged since the last report, and on held-out
-    frames) go to `on_step` and to the log beside the checkpoint, `*.log.jsonl`.
+    frames) are passed to `on_step` and appended to the log, `*.log.jsonl` beside the checkpoint.
 
     Args:
         episodes: folder of episode shards.
-        checkpoint: file of the training's state, made if absent.
+        checkpoint: file of the training's state, written every `config.checkpoint_every` steps.
         config: see `VAEConfig`.
         seed: the run's seed.
         on_step: called after every step with the metrics known so far.
 
     Raises:
-        ValueError: no episodes, or too few for one batch.
+        ValueError: no episodes, too few for one batch, or a damaged shard or checkpoint.
         FloatingPointError: the loss is not finite.
     """
     training, held_out = data.split_held_out(data.finished_shards(episodes))

@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -208,22 +208,27 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path}: not UTF-8 text ({error})") from error
 
 
-def read_json(path: Path, advice: str = "delete the file") -> dict[str, Any] | None:
+def read_json(
+    path: Path, advice: str = "delete the file", keys: Collection[str] = ()
+) -> dict[str, Any] | None:
     """Return the JSON object that a file holds, or None if there is no such file.
 
     Args:
         path: the file.
         advice: ends the error's message: what to do about a damaged file.
+        keys: which the object must have.
 
     Raises:
-        ValueError: it is not a JSON object.
+        ValueError: it is not a JSON object, or a key is missing.
     """
     if not path.is_file():
         return None
-    return _json_object(path.read_bytes(), str(path), advice)
+    return _json_object(path.read_bytes(), str(path), advice, keys)
 
 
-def read_json_lines(path: Path, advice: str = "delete the file") -> list[dict[str, Any]]:
+def read_json_lines(
+    path: Path, advice: str = "delete the file", keys: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Return a log's rows, oldest first; none if there is no log.
 
     A kill may have left half a line at the end: that one is left out.
@@ -231,20 +236,21 @@ def read_json_lines(path: Path, advice: str = "delete the file") -> list[dict[st
     Args:
         path: the log.
         advice: ends the error's message: what to do about a damaged file.
+        keys: which each row must have.
 
     Raises:
-        ValueError: another line is not a JSON object.
+        ValueError: another line is not a JSON object, or a key is missing in one.
     """
     if not path.is_file():
         return []
     whole, _, _ = path.read_bytes().rpartition(b"\n")
     return [
-        _json_object(line, f"{path}, line {number}", advice)
+        _json_object(line, f"{path}, line {number}", advice, keys)
         for number, line in enumerate(whole.split(b"\n") if whole else (), 1)
     ]
 
 
-def _json_object(content: bytes, name: str, advice: str) -> dict[str, Any]:
+def _json_object(content: bytes, name: str, advice: str, keys: Collection[str]) -> dict[str, Any]:
     try:
         value = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
@@ -252,4 +258,6 @@ def _json_object(content: bytes, name: str, advice: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         found = "null" if value is None else type(value).__name__
         raise ValueError(f"{name}: expected a JSON object, got {found}; {advice}")
+    if missing := [key for key in keys if key not in value]:
+        raise ValueError(f"{name}: expected {', '.join(missing)}, got no such key; {advice}")
     return value

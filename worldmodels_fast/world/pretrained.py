@@ -17,7 +17,7 @@ def pretrained_names() -> tuple[str, ...]:
 
 
 def folder_of(name_or_folder: str | Path) -> Path:
-    """Return the folder of a bundled world, or the folder given.
+    """Return the folder of a bundled world, or the given folder.
 
     Raises:
         ValueError: neither a bundled world nor a world's folder.
