@@ -355,7 +355,7 @@ def test_means_are_watched_and_kept_and_nothing_depends_on_it(tmp_path):
     with pytest.raises(ValueError, match=r"nothing: no means of an evolution"):
         load_means(tmp_path / "nothing")
     (tmp_path / "b" / "nonsense").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match=r"nonsense: not the means of an evolution"):
+    with pytest.raises(ValueError, match=r"nonsense: damaged, or of another version"):
         load_means(tmp_path / "b" / "nonsense")
 
 
