@@ -77,6 +77,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("cuda_device", &wmf::select_cuda_device, "wish"_a);
   m.def("backend_name", &wmf::backend_name, "name"_a);
 
+  m.def("box_resize", &wmf::py_box_resize, "frame"_a, "out"_a);
   m.def("encode_frames", &wmf::py_encode_frames, "model"_a, "frames"_a, "threads"_a);
   m.def("mdn_rnn_step", &wmf::py_mdn_rnn_step, "model"_a, "z"_a, "action"_a, "h"_a, "c"_a,
         "restart"_a, "threads"_a, "out"_a);

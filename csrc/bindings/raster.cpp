@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "bindings/tensor.h"
+#include "raster/box.h"
 
 namespace wmf {
 
@@ -126,6 +127,23 @@ void CarRacingRenderer::draw(const py::list& state, const py::object& score,
   } else {
     scene_.draw_small(car, colours_data_, pixels);
   }
+}
+
+void py_box_resize(const py::object& frame, const py::object& out) {
+  const ArrayView from =
+      read<uint8_t>(frame, "frame", {{"rows", kAny}, {"columns", kAny}, {"3", 3}});
+  const ArrayView to = read<uint8_t>(out, "out", {{"rows", kAny}, {"columns", kAny}, {"3", 3}});
+  const int64_t rows = axis_size(frame, 0), columns = axis_size(frame, 1);
+  if (rows > kMostPixels || columns > kMostPixels) {
+    throw py::value_error("frame: expected at most " + std::to_string(kMostPixels) +
+                          " rows and columns, got " + std::to_string(rows) + " and " +
+                          std::to_string(columns));
+  }
+  if (!to.writeable()) {
+    throw py::value_error("out: expected an array to write to, got a read-only one");
+  }
+  box_resize(static_cast<const uint8_t*>(from.data()), rows, columns,
+             static_cast<uint8_t*>(to.data()), axis_size(out, 0), axis_size(out, 1));
 }
 
 }  // namespace wmf

@@ -1,4 +1,4 @@
-// CarRacing's renderer, with every check of its arguments.
+// CarRacing's renderer and what brings frames to another size, with every check of arguments.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -32,5 +32,11 @@ class CarRacingRenderer {
   const Colour* colours_data_ = nullptr;
   bool has_ground_ = false;
 };
+
+// Sums of a row's or a column's bytes fit into 32 bits, also times a weight.
+constexpr int64_t kMostPixels = 1 << 16;
+
+// frame (rows, columns, 3) and out (out_rows, out_columns, 3) uint8; see `box_resize`.
+void py_box_resize(const py::object& frame, const py::object& out);
 
 }  // namespace wmf

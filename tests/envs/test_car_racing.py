@@ -11,13 +11,12 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 
 from worldmodels_fast import envs
 from worldmodels_fast.data.collect import play_episode
 from worldmodels_fast.envs import car_racing
 from worldmodels_fast.envs.car_racing import CarRacing, CarRacingEnv
-from worldmodels_fast.envs.gymnasium_car_racing import crop_and_shrink
+from worldmodels_fast.envs.gymnasium_car_racing import GymnasiumCarRacing64Env, crop_and_shrink
 from worldmodels_fast.envs.policies import make_policy
 from worldmodels_fast.envs.squash import CAR_RACING_SQUASH
 
@@ -152,9 +151,8 @@ def test_visited_tiles_are_repainted():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # its actions' space is not symmetric
 @pytest.mark.parametrize(("name", "shape"), [(ID, (96, 96, 3)), (SMALL_ID, (64, 64, 3))])
-def test_gymnasium_finds_nothing_wrong(name, shape):
+def test_spaces(name, shape):
     env = gymnasium.make(name)
-    check_env(env.unwrapped, skip_render_check=True)
     assert env.observation_space == gymnasium.spaces.Box(0, 255, shape, np.uint8)
     assert env.action_space == CarRacing().action_space
     frame, _ = env.reset(seed=0)
@@ -164,13 +162,13 @@ def test_gymnasium_finds_nothing_wrong(name, shape):
     env.close()
 
 
-def test_the_card_names_what_v_eats():
-    card = envs.ENVIRONMENTS["car-racing"]
-    env = gymnasium.make(card.env_id)
+def test_the_specs_environment_has_vs_frames():
+    spec = envs.ENVIRONMENTS["car-racing"]
+    env = gymnasium.make(spec.env_id)
     assert env.observation_space.shape == (envs.FRAME_SIZE, envs.FRAME_SIZE, 3)
-    assert env.action_space == gymnasium.spaces.Box(*card.squash.ranges)
-    assert env.unwrapped.max_steps == card.max_steps
-    assert gymnasium.spec(ID).reward_threshold == card.solved_score
+    assert env.action_space == gymnasium.spaces.Box(*spec.squash.ranges)
+    assert env.spec.max_episode_steps == spec.max_steps
+    assert gymnasium.spec(ID).reward_threshold == spec.solved_score
     env.close()
 
 
@@ -234,6 +232,9 @@ def test_a_hopeless_episode_is_given_up_at_what_it_would_come_to():
     assert not any(map(any, ends[:-1]))
     assert cut[:-1] == whole[: len(cut) - 1]
     assert sum(cut) == pytest.approx(sum(whole))
+    # Without a limit of its own, the episode's cost is that of 1,000 steps.
+    registered = play(patience=50)[0]
+    assert sum(registered) == pytest.approx(sum(whole) - 0.1 * 800)
     # Patience begins anew with each episode and is kept by copies.
     env = copy.deepcopy(CarRacingEnv(patience=7))
     for _ in range(2):
@@ -250,7 +251,6 @@ def test_gymnasiums_own_game_for_v_differs_by_the_drawing_alone():
     ours = CarRacingEnv(frame="world-models", max_steps=40)
     assert theirs.observation_space == ours.observation_space
     assert theirs.action_space == ours.action_space
-    assert type(theirs.unwrapped) is CarRacing
     a, b = theirs.reset(seed=4)[0], ours.reset(seed=4)[0]
     for action in actions(4, 40):
         assert a.shape == b.shape
@@ -260,6 +260,19 @@ def test_gymnasiums_own_game_for_v_differs_by_the_drawing_alone():
         b, *b_rest = ours.step(action)
         assert a_rest == b_rest
     assert a_rest[2]
+    theirs.close()
+
+
+def test_gymnasiums_own_game_is_not_changed():
+    ours, theirs = gymnasium.make(UNMODIFIED_ID), gymnasium.make("CarRacing-v3")
+    a, b = ours.reset(seed=5)[0], theirs.reset(seed=5)[0]
+    for action in actions(5, 30):
+        np.testing.assert_array_equal(a, crop_and_shrink(b))
+        a, *a_rest = ours.step(action)
+        b, *b_rest = theirs.step(action)
+        assert a_rest == b_rest
+        assert numbers(ours.unwrapped) == numbers(theirs.unwrapped)
+    ours.close()
     theirs.close()
 
 
@@ -329,18 +342,30 @@ def test_no_display_is_needed():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"frame": "64x64"}, r"frame: expected one of .*world-models.*, got '64x64'"),
-        ({"max_steps": 0}, "max_steps: expected None or at least 1 step, got 0"),
-        ({"max_steps": 2.5}, "max_steps"),
-        ({"patience": 0}, "patience: expected None or at least 1 step, got 0"),
-        ({"patience": 9, "max_steps": None}, "patience: an episode without max_steps"),
-        ({"render_mode": "ansi"}, "render_mode: expected None or one of .*rgb_array.*, got 'ansi'"),
+        ({"frame": "64x64"}, r"frame: expected .*'world-models', got '64x64'"),
+        ({"max_steps": 0}, "max_steps: expected at least 1, got 0"),
+        ({"max_steps": 2.5}, "max_steps: expected an integer, got 2.5"),
+        ({"max_steps": True}, "max_steps: expected an integer, got True"),
+        ({"patience": 0}, "patience: expected at least 1, got 0"),
+        ({"patience": np.float64(9)}, "patience: expected an integer"),
+        ({"render_mode": "ansi"}, "render_mode: expected .*'rgb_array'.*, got 'ansi'"),
         ({"lap_complete_percent": 95}, "lap_complete_percent: .*between 0 and 1, got 95"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         CarRacingEnv(**settings)
+
+
+def test_numpys_integers_are_integers():
+    env = CarRacingEnv(max_steps=np.int64(100), patience=np.uint8(9))
+    assert (env.max_steps, env.patience) == (100, 9)
+    assert {type(env.max_steps), type(env.patience)} == {int}
+    theirs = GymnasiumCarRacing64Env(max_steps=np.int32(7))
+    assert theirs.max_steps == copy.deepcopy(theirs).max_steps == 7
+    for refused in (2.5, True, np.True_):
+        with pytest.raises(TypeError, match="max_steps: expected an integer"):
+            GymnasiumCarRacing64Env(max_steps=refused)
 
 
 def test_bad_actions_are_named():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from worldmodels_fast.evaluation.fidelity.row import FidelityRow
 from worldmodels_fast.evaluation.fidelity.survival import hazard, kaplan_meier, log_rank, survival
 from worldmodels_fast.evaluation.quality import tables, take_cover
 from worldmodels_fast.evaluation.quality.config import QualityConfig
+from worldmodels_fast.evaluation.quality.contents import contents_module, contents_of
 from worldmodels_fast.evaluation.quality.deaths import (
     alarms,
     deaths,
@@ -427,7 +429,7 @@ def test_everything_is_measured_and_said(world, held_out):
     assert len(parts) == 5
     assert result == measure(world, held_out, SMALL, **settings)
     json.dumps(result, allow_nan=False)
-    contents = result["take_cover"]
+    contents = result["contents"]
     # Each made-up frame has one fireball of up to 16 pixels.
     assert contents["fire"]["game"]["fireballs"] == 1.0
     assert sum(row["fireballs"] for row in contents["kept"]) == 20
@@ -449,9 +451,32 @@ def test_everything_is_measured_and_said(world, held_out):
 def test_a_world_of_another_game_whose_m_predicts_no_end(held_out):
     world = small_world(predicts_done=False, environment="car-racing")
     result = measure(world, held_out, SMALL, done_weight=10.0, policies=("left",), seed=3)
-    assert set(result) & {"deaths", "take_cover"} == set()
+    assert set(result) & {"deaths", "contents"} == set()
     assert "prediction" in result
     assert "error / variance" in tables.summary(result)
+
+
+EARLIER = Path(__file__).parents[2] / "benchmarks" / "results" / "runs"
+
+
+@pytest.mark.parametrize("run", ["take-cover-quick", "take-cover-second-round"])
+def test_files_from_before_there_was_the_key_contents_are_read(run):
+    result = json.loads((EARLIER / run / "quality.json").read_text(encoding="utf-8"))
+    assert "take_cover" in result
+    module, contents = contents_of(result)
+    assert module is take_cover
+    assert contents == result["take_cover"]
+    text = tables.summary(result)
+    for words in ("the paper's log", "| 0.0005 ", "pushes that slip off the wall", "kept by V"):
+        assert words in text
+    assert len(module.figure(contents).axes) == 3
+
+
+def test_a_game_without_a_module_has_no_contents():
+    result = json.loads((EARLIER / "car-racing-quick" / "quality.json").read_text(encoding="utf-8"))
+    assert contents_of(result) is None
+    assert "the paper's log" not in tables.summary(result)
+    assert contents_module(None) is None
 
 
 def test_bad_settings_are_named(held_out, world):
@@ -514,7 +539,7 @@ def test_a_finished_world_is_measured_on_fresh_episodes(tmp_path, capsys):
     assert {path.name for path in folder.glob("*.png")} == {
         "foresight.png",
         "deaths.png",
-        "fire.png",
+        "contents.png",
     }
     assert cli.main([*arguments, *few, "--seed", "4"]) == 2
     assert "name another folder, or delete that one" in capsys.readouterr().err

@@ -3,8 +3,8 @@ import math
 
 import pytest
 
+from worldmodels_fast import envs
 from worldmodels_fast.report.curves import (
-    AUTHORS_QUOTED,
     Curve,
     authors_curve,
     curve_of,
@@ -12,6 +12,11 @@ from worldmodels_fast.report.curves import (
     draw_curves,
     published_folder,
 )
+
+
+def quoted_curve(environment):
+    theirs = envs.ENVIRONMENTS[environment].authors_curve
+    return Curve(f"{theirs.name} (quoted)", theirs.quoted)
 
 
 def write_run(folder, scored, tau=1.15, finished=True):
@@ -54,7 +59,7 @@ def test_a_run_and_its_rows(tmp_path):
     write_run(tmp_path / "sweep" / "tau-1.15", {1: 1.0})
     curves = curves_of(tmp_path)  # the run's own is the row's
     assert [curve.name for curve in curves] == ["ours, tau 0.5", "ours, tau 1.15"]
-    quoted = AUTHORS_QUOTED["take-cover"]
+    quoted = quoted_curve("take-cover")
     figure = draw_curves(curves, quoted)
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == [quoted.name, "ours, tau 0.5", "ours, tau 1.15"]
@@ -64,8 +69,9 @@ def test_a_run_and_its_rows(tmp_path):
 def test_without_the_logs_what_is_quoted(tmp_path, monkeypatch):
     monkeypatch.setenv("WMF_PUBLISHED", str(tmp_path))
     assert published_folder() == tmp_path
-    assert authors_curve() == AUTHORS_QUOTED["take-cover"]
-    assert authors_curve("car-racing") == AUTHORS_QUOTED["car-racing"]
+    assert authors_curve("take-cover") == quoted_curve("take-cover")
+    assert quoted_curve("take-cover").name == "the authors, tau 1.25, 64 cores (quoted)"
+    assert authors_curve("car-racing") == quoted_curve("car-racing")
     assert authors_curve("pong") is None
 
 
@@ -87,7 +93,7 @@ def test_what_is_quoted_is_what_their_logs_say(environment):
     curve = authors_curve(environment)
     assert isinstance(curve, Curve)
     assert [point[0] for point in curve.points] == list(range(25, 1801, 25))
-    for generations, hours, best in AUTHORS_QUOTED[environment].points:
+    for generations, hours, best in quoted_curve(environment).points:
         until = [point for point in curve.points if point[0] <= generations]
         assert max(point[2] for point in until) == pytest.approx(best, abs=1)
         assert math.isnan(hours) or until[-1][1] == pytest.approx(hours, rel=0.1)

@@ -195,7 +195,7 @@ def test_the_dreams_quality_is_told(folder, tmp_path_factory):
         assert f"<h3>{heading}</h3>" in page
     assert "held out from the training" in page
     figures = {p.name for p in (folder / "figures").iterdir()}
-    assert {"foresight.png", "deaths.png", "fire.png"} <= figures
+    assert {"foresight.png", "deaths.png", "contents.png"} <= figures
 
 
 def test_a_world_of_no_environment():

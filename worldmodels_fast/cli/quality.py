@@ -14,7 +14,8 @@ from worldmodels_fast.cli.usage import PROGRAM, lacks_target
 from worldmodels_fast.data.collect import CollectConfig, collect
 from worldmodels_fast.envs.registry import spec_of
 from worldmodels_fast.evaluation.quality.config import QualityConfig
-from worldmodels_fast.evaluation.quality.figures import death_head, fire_and_sight, foresight
+from worldmodels_fast.evaluation.quality.contents import contents_of
+from worldmodels_fast.evaluation.quality.figures import death_head, foresight
 from worldmodels_fast.evaluation.quality.held_out import HeldOut
 from worldmodels_fast.evaluation.quality.measure import PARTS, measure
 from worldmodels_fast.evaluation.quality.tables import summary
@@ -123,8 +124,9 @@ def measure_world(name_or_folder: str, options: QualityOptions) -> Path:
         write_figure(folder / "foresight.png", foresight(result["prediction"]))
     if "deaths" in result:
         write_figure(folder / "deaths.png", death_head(result["deaths"]))
-    if "take_cover" in result:
-        write_figure(folder / "fire.png", fire_and_sight(result["take_cover"]))
+    if found := contents_of(result):
+        module, contents = found
+        write_figure(folder / "contents.png", module.figure(contents))
     console.print(f"figures and every number: {folder}")
     return path
 

@@ -17,9 +17,6 @@ from worldmodels_fast.utils.progress import console
 from worldmodels_fast.world.pretrained import folder_of, load_pretrained, pretrained_names
 from worldmodels_fast.world.world import World
 
-DEFAULT_POLICY = {"take-cover": "swing-40", "car-racing": "random-linear"}
-"""The policy that plays where no controller has evolved, by environment."""
-
 
 def command(args: list[str]) -> None:
     """Film the game beside dreams from the same frames, under the same actions."""
@@ -49,7 +46,7 @@ def make_video(run_or_world: str, options: VideoOptions) -> Path:
     options.check()
     world, evolved, folder = _find(run_or_world)
     spec = spec_of(world.config)
-    policy = DEFAULT_POLICY.get(world.config["environment"], "uniform")
+    policy = spec.open_loop_policy
     player = options.player or ("agent" if evolved else policy)
     own_actions = options.own_actions
     if own_actions is None:

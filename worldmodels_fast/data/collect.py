@@ -96,7 +96,7 @@ def collect_shard(task: ShardTask) -> tuple[int, int]:
     """Write one shard, which depends on `task` alone; return (frames played, frames kept)."""
     spec = envs.ENVIRONMENTS[task.environment]
     rng = np.random.default_rng((task.seed, _SEED_STREAM, task.shard))
-    env = gymnasium.make(spec.env_id, **task.env_kwargs)
+    env = envs.make_environment(spec.env_id, **task.env_kwargs)
     seen = 0
     kept: list[data.Episode] = []
     try:

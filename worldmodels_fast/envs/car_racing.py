@@ -4,7 +4,7 @@
 Track, physics, rewards, ends and random numbers are Gymnasium's, bit for bit. The picture is drawn
 natively (`csrc/raster/`), to within rounding of what pygame draws at 1000x800 and scales down.
 
-With ``frame="world-models"`` the observation is what V eats: the rows above the dashboard (the
+With ``frame="world-models"`` the observation is V's input: the rows above the dashboard (the
 paper's 0 to 83 of 96), area-averaged to 64x64.
 """
 
@@ -23,6 +23,7 @@ from gymnasium.utils import EzPickle
 
 from worldmodels_fast import ops
 from worldmodels_fast.types import Doubles, Frame
+from worldmodels_fast.utils.arguments import checked_choice, checked_integer
 
 with warnings.catch_warnings():
     # Box2D's types warn of themselves; where warnings are errors, that would crash Python.
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
     from worldmodels_fast._core import CarRacingRenderer
 
 MAX_STEPS = 1000
-"""Steps after which an episode is truncated: the paper's and Gymnasium's."""
+"""Steps of an episode at most, in the paper and by Gymnasium: `patience` reckons with them."""
 
 STEP_COST = 0.1
-"""What Gymnasium takes off the reward in every step."""
+"""Cost of a step, which Gymnasium subtracts from the reward."""
 
 FRAMES = ("gymnasium", "world-models")
 
@@ -59,7 +60,8 @@ class CarRacingEnv(CarRacing):
 
     Observation: uint8 RGB, (96, 96, 3) as Gymnasium's or (64, 64, 3). Actions, rewards, ends and
     `info` are Gymnasium's: float32 (steer in [-1, 1], gas and brake in [0, 1]), or 0 to 4 if not
-    `continuous`. Besides, `truncated` after `max_steps` steps. `render` draws with pygame.
+    `continuous`. As with Gymnasium's, `gymnasium.make` truncates after 1,000 steps, or its own
+    `max_episode_steps`. `render` draws with pygame.
 
     Args:
         render_mode: None, "human", "rgb_array" (400x600) or "state_pixels" (as the observation).
@@ -68,12 +70,13 @@ class CarRacingEnv(CarRacing):
         domain_randomize: other colours in each episode.
         continuous: whether actions are three numbers rather than one of five.
         frame: "gymnasium" or "world-models".
-        max_steps: steps after which an episode is truncated; None: never.
-        patience: steps without a new tile after which an episode is truncated; its last reward then
-            is what it would be if the car reached no further tile until `max_steps`. It saves the
-            time of hopeless episodes, and returns stay comparable. None: never, as in Gymnasium.
+        max_steps: steps after which the environment itself truncates an episode; None: never.
+        patience: steps without a new tile after which an episode is truncated. Its last reward then
+            holds the cost of all steps until `max_steps`, or 1,000 if that is None: the return is
+            that of a car which reaches no further tile. None: never, as in Gymnasium.
 
     Raises:
+        TypeError: an argument that should be an integer is none.
         ValueError: an argument is out of range.
     """
 
@@ -85,27 +88,21 @@ class CarRacingEnv(CarRacing):
         domain_randomize: bool = False,
         continuous: bool = True,
         frame: Literal["gymnasium", "world-models"] = "gymnasium",
-        max_steps: int | None = MAX_STEPS,
+        max_steps: int | None = None,
         patience: int | None = None,
     ) -> None:
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(
-                f"render_mode: expected None or one of {self.metadata['render_modes']}, "
-                f"got {render_mode!r}"
-            )
+        if render_mode is not None:
+            checked_choice("render_mode", render_mode, self.metadata["render_modes"])
         if not 0.0 <= lap_complete_percent <= 1.0:
             raise ValueError(
                 "lap_complete_percent: expected a share between 0 and 1, "
                 f"got {lap_complete_percent!r}"
             )
-        if frame not in FRAMES:
-            raise ValueError(f"frame: expected one of {FRAMES}, got {frame!r}")
-        if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 1):
-            raise ValueError(f"max_steps: expected None or at least 1 step, got {max_steps!r}")
-        if patience is not None and (not isinstance(patience, int) or patience < 1):
-            raise ValueError(f"patience: expected None or at least 1 step, got {patience!r}")
-        if patience is not None and max_steps is None:
-            raise ValueError("patience: an episode without max_steps has no end to reckon with")
+        checked_choice("frame", frame, FRAMES)
+        if max_steps is not None:
+            max_steps = checked_integer("max_steps", max_steps, low=1)
+        if patience is not None:
+            patience = checked_integer("patience", patience, low=1)
         super().__init__(render_mode, verbose, lap_complete_percent, domain_randomize, continuous)
         EzPickle.__init__(
             self,
@@ -140,7 +137,7 @@ class CarRacingEnv(CarRacing):
         return frame, info
 
     def step(self, action: Any) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
-        """Play 1/50 s; see the class for the meaning of what comes back.
+        """Play 1/50 s; see the class for the meaning of the returned values.
 
         Raises:
             ValueError: the action is not three finite numbers.
@@ -160,13 +157,12 @@ class CarRacingEnv(CarRacing):
         if self.max_steps is not None and self._steps >= self.max_steps and not terminated:
             truncated = True
         if self.patience is not None and not (terminated or truncated) and self._gives_up():
-            assert self.max_steps is not None
             truncated = True
-            reward -= STEP_COST * (self.max_steps - self._steps)
+            reward -= STEP_COST * max(0, (self.max_steps or MAX_STEPS) - self._steps)
         return frame, reward, terminated, truncated, info
 
     def _gives_up(self) -> bool:
-        """Count a step, and say whether there was no new tile for as long as patience lasts."""
+        """Count a step; return whether the last new tile is `patience` steps ago."""
         self._since_tile += 1
         if self.tile_visited_count > self._tiles:
             self._tiles, self._since_tile = self.tile_visited_count, 0

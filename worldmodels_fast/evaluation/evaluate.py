@@ -190,6 +190,9 @@ def _environment_settings(
     creator = load_env_creator(entry) if isinstance(entry, str) else entry
     parameters = inspect.signature(creator).parameters.values() if creator is not None else ()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    environment = {**defaults, **spec.kwargs, **(env_kwargs or {})}
+    if "max_steps" in environment and environment["max_steps"] is None:
+        environment["max_steps"] = environment.get("max_episode_steps", spec.max_episode_steps)
     versions = {}
     engines = (
         known.engines
@@ -203,7 +206,7 @@ def _environment_settings(
             continue
     return {
         "env_id": env_id,
-        "environment": {**defaults, **spec.kwargs, **(env_kwargs or {})},
+        "environment": environment,
         "seed": seed,
         "versions": versions,
     }
@@ -256,7 +259,7 @@ def _play(task: _Task) -> EpisodeScore:
 @lru_cache(maxsize=1)
 def _environment(env_id: str, env_kwargs: str) -> Any:
     """Return this worker's environment: made once, closed when the process ends."""
-    env = gymnasium.make(env_id, **json.loads(env_kwargs))
+    env = envs.make_environment(env_id, **json.loads(env_kwargs))
     Finalize(None, env.close, exitpriority=10)
     return env
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import torch
 
+from worldmodels_fast.envs.registry import make_environment
 from worldmodels_fast.evaluation.fidelity.file import read_fidelity, write_fidelity
 from worldmodels_fast.experiments.config import RunConfig, load_config, save_config
 from worldmodels_fast.experiments.run import Run
@@ -90,7 +90,7 @@ class Pipeline:
             used["evolve.max_steps, evolve.patience"] = run.members_env_kwargs()
         for name, kwargs in used.items():
             try:
-                gymnasium.make(run.environment.env_id, **kwargs).close()
+                make_environment(run.environment.env_id, **kwargs).close()
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{name}: {config.environment} refuses them: {error}") from error
         if problems := [problem for name in self.stages for problem in self._problems(name, run)]:

@@ -50,7 +50,7 @@ from worldmodels_fast.ops.kernels import (
 )
 from worldmodels_fast.ops.limits import peak_rate, read_rate, shared_rate
 from worldmodels_fast.ops.packing import pack_mdn_rnn, pack_vae_encoder
-from worldmodels_fast.ops.raster import car_racing_renderer
+from worldmodels_fast.ops.raster import box_resize, car_racing_renderer
 from worldmodels_fast.ops.types import (
     PRECISIONS,
     ControllerSpec,
@@ -69,6 +69,7 @@ __all__ = [
     "PackedVAEEncoder",
     "VAEEncoderWeights",
     "available_backends",
+    "box_resize",
     "car_racing_renderer",
     "controller_forward",
     "cuda_kernels",

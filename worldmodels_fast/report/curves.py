@@ -2,7 +2,7 @@
 
 The authors' logs (github.com/hardmaru/WorldModelsExperiments, MIT licence) are not part of this
 package. Where a copy lies beside it, in the folder that WMF_PUBLISHED names or in
-../shared/data/ha2018, the whole curve is drawn, else what is commonly quoted of it.
+../shared/data/ha2018, the whole curve is drawn, else the points that are commonly quoted.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from worldmodels_fast import envs
+from worldmodels_fast.envs.registry import AUTHORS_CORES
 from worldmodels_fast.utils.files import read_json, read_json_lines, read_text
 
 __all__ = ["Curve", "authors_curve", "curve_of", "curves_of", "draw_curves"]
 
-AUTHORS_CORES = 64
-
 
 @dataclass(frozen=True)
 class Curve:
-    """How the score of the distribution's mean grew.
+    """The score of the distribution's mean over generations.
 
     Attributes:
         name: for the legend.
@@ -37,60 +37,33 @@ class Curve:
     points: tuple[tuple[int, float, float], ...]
 
 
-AUTHORS_QUOTED = {
-    "take-cover": Curve(
-        "the authors, tau 1.25, 64 cores (quoted)",
-        (
-            (25, math.nan, 702.0),
-            (200, 4.0 * AUTHORS_CORES, 815.0),
-            (1800, 54.0 * AUTHORS_CORES, 958.0),
-        ),
-    ),
-    "car-racing": Curve(
-        "the authors, 64 cores (quoted)",
-        (
-            (25, 15.6 * AUTHORS_CORES, 823.0),
-            (200, 114.6 * AUTHORS_CORES, 880.0),
-            (1800, 46.6 * 24 * AUTHORS_CORES, 900.5),
-        ),
-    ),
-}
-"""By environment, best scores so far: 54 hours on 64 cores in all for Doom, 46.6 days
-for CarRacing."""
-
-_AUTHORS_LOGS = {
-    "take-cover": ("doom", "the authors, tau 1.25, 64 cores"),
-    "car-racing": ("carracing", "the authors, 64 cores"),
-}
-"""By environment, the folder of their logs, and the curve's name."""
-
-
 def published_folder() -> Path:
-    """Return where the authors' logs are looked for."""
+    """Return the folder in which the authors' logs are looked for."""
     beside = Path(__file__).parents[3] / "shared" / "data" / "ha2018"
     return Path(os.environ.get("WMF_PUBLISHED", beside))
 
 
-def authors_curve(environment: str = "take-cover", folder: Path | None = None) -> Curve | None:
-    """Return the authors' curve: from their logs, or what is quoted of it.
+def authors_curve(environment: str, folder: Path | None = None) -> Curve | None:
+    """Return the authors' curve: from their logs, or the quoted points.
 
     Args:
         environment: a name from `envs.ENVIRONMENTS`; None is returned for one that is not theirs.
-        folder: with `doom/cma.hist_best.json` and `carracing/cma.hist_best.json`; None for
+        folder: holds a folder for each of their environments, with `cma.hist_best.json`; None for
             `published_folder`.
     """
-    if environment not in _AUTHORS_LOGS:
+    spec = envs.ENVIRONMENTS.get(environment)
+    if spec is None or spec.authors_curve is None:
         return None
-    place, name = _AUTHORS_LOGS[environment]
-    path = (folder or published_folder()) / place / "cma.hist_best.json"
+    theirs = spec.authors_curve
+    path = (folder or published_folder()) / theirs.folder / "cma.hist_best.json"
     if not path.is_file():
-        return AUTHORS_QUOTED[environment]
+        return Curve(f"{theirs.name} (quoted)", theirs.quoted)
     # Rows: generation, seconds, "improvement", x, "curr", score, "prev", x, "best", best so far.
     points = tuple(
         (int(row[0]), row[1] * AUTHORS_CORES / 3600, float(row[row.index("curr") + 1]))
         for row in json.loads(read_text(path))
     )
-    return Curve(name, points)
+    return Curve(theirs.name, points)
 
 
 def curve_of(folder: Path, name: str) -> Curve | None:
@@ -138,7 +111,7 @@ def draw_curves(
     Args:
         ours: of runs.
         authors: theirs, if there is one.
-        score: what the score is.
+        score: name of the score.
     """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)

@@ -10,6 +10,7 @@ from worldmodels_fast.evaluation.beside_random import UNMODIFIED, unmodified_bes
 from worldmodels_fast.evaluation.fidelity.file import read_fidelity
 from worldmodels_fast.evaluation.fidelity.row import fidelity_table
 from worldmodels_fast.evaluation.quality import tables
+from worldmodels_fast.evaluation.quality.contents import contents_of
 from worldmodels_fast.evaluation.scores import load_evaluations
 from worldmodels_fast.utils.files import read_json, read_json_lines, write_text
 
@@ -258,7 +259,8 @@ def _quality(folder: Path) -> list[str]:
         lines += [tables.about_predictions(result), ""]
     if "deaths" in result:
         lines += [tables.markdown(tables.head(result)), "", tables.about_head(result), ""]
-    if "take_cover" in result:
-        lines += [tables.markdown(tables.contents(result)), ""]
-        lines += [tables.markdown(tables.kept(result)), ""]
+    if found := contents_of(result):
+        module, contents = found
+        for table in module.tables(contents):
+            lines += [tables.markdown(table), ""]
     return lines

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from worldmodels_fast import envs
-from worldmodels_fast.envs.take_cover import MAX_STEPS
 from worldmodels_fast.evaluation.beside_random import UNMODIFIED, unmodified_beside
 from worldmodels_fast.evaluation.fidelity.file import read_fidelity
 from worldmodels_fast.evaluation.fidelity.row import fidelity_table
 from worldmodels_fast.evaluation.fidelity.survival import survival
 from worldmodels_fast.evaluation.quality import figures, tables
+from worldmodels_fast.evaluation.quality.contents import contents_of
 from worldmodels_fast.evaluation.quality.figures import survival_curves
 from worldmodels_fast.evaluation.scores import load_evaluations
 from worldmodels_fast.evaluation.statistics import Summary
@@ -190,7 +190,7 @@ def _limits(folder: Path) -> tuple[int, int]:
     path = folder / "config.json"
     config = read_json(path) or {}
     spec = envs.ENVIRONMENTS.get(config.get("environment", ""))
-    game = spec.max_steps if spec is not None else MAX_STEPS
+    game = (spec or envs.ENVIRONMENTS[envs.DEFAULT_ENVIRONMENT]).max_steps
     return (
         int(config.get("env_kwargs", {}).get("max_steps", game)),
         int(config.get("evolve", {}).get("max_steps", game)),
@@ -243,11 +243,11 @@ def _quality(folder: Path) -> Iterator[str]:
         yield f"<p>{html.escape(tables.about_head(result))}</p>"
         yield embedded_figure(figures.death_head(result["deaths"]), folder, "deaths")
         yield html_table(*tables.head(result)) + html_table(*tables.alarm_rates(result))
-    if "take_cover" in result:
+    if found := contents_of(result):
+        module, contents = found
         yield "<h3>What the dream shows</h3>"
-        yield html_table(*tables.contents(result))
-        yield embedded_figure(figures.fire_and_sight(result["take_cover"]), folder, "fire")
-        yield html_table(*tables.kept(result))
+        yield from (html_table(*table) for table in module.tables(contents))
+        yield embedded_figure(module.figure(contents), folder, "contents")
 
 
 def _training(folder: Path) -> Iterator[str]:
@@ -328,7 +328,7 @@ def _beside_the_authors(folder: Path) -> Iterator[str]:
         score = f"{spec.score} in the game" if spec and in_game else "steps in the dream"
         if paid and not in_game:
             score = "reward in the dream"
-        authors = authors_curve(_environment(folder) or "take-cover")
+        authors = authors_curve(_environment(folder) or envs.DEFAULT_ENVIRONMENT)
         yield embedded_figure(draw_curves(curves, authors, score), folder, "learning-curves")
 
 

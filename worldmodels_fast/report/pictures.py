@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -40,7 +39,7 @@ def play_one(
         frames uint8 (T, 64, 64, 3), frame t from before action t, and actions float32 (T, A).
     """
     spec = envs.spec_of(world.config)
-    env = gymnasium.make(spec.env_id, **(env_kwargs or world.config.get("env_kwargs", {})))
+    env = envs.make_environment(spec.env_id, **(env_kwargs or world.config.get("env_kwargs", {})))
     if policy is None:
         act = world.agent(seed=seed, latent=world.config.get("latent", "sample")).act
     else:

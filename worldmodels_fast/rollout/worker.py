@@ -26,12 +26,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 
 from worldmodels_fast import ops
-from worldmodels_fast.envs.registry import FRAME_SIZE
+from worldmodels_fast.envs.registry import FRAME_SIZE, make_environment
 from worldmodels_fast.rollout.encoder import VAEPrecision
 from worldmodels_fast.rollout.players import Players
 from worldmodels_fast.rollout.slots import Latent, Slots
@@ -284,7 +283,7 @@ def run_worker(
 
 
 def _make(settings: WorkerSettings) -> Any:
-    environment = gymnasium.make(settings.env_id, **settings.env_kwargs)
+    environment = make_environment(settings.env_id, **settings.env_kwargs)
     frames, actions = environment.observation_space, environment.action_space
     problem = ""
     if frames.shape != FRAME_SHAPE or frames.dtype != np.uint8:

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from worldmodels_fast.evaluation.fidelity.row import FidelityRow
 from worldmodels_fast.evaluation.fidelity.survival import kaplan_meier
-from worldmodels_fast.evaluation.quality.take_cover import PERIOD, STRIDE
 
 COLOURS = {
     "game": "black",
@@ -144,37 +143,4 @@ def survival_curves(rows: Sequence[FidelityRow], game_limit: int, dream_limit: i
         axes.legend(fontsize=7)
     figure.supxlabel("tics", fontsize=9)
     figure.supylabel("share still alive", fontsize=9)
-    return figure
-
-
-def fire_and_sight(contents: dict[str, Any]) -> Figure:
-    """Fire over an episode's tics in the game, in V's pictures and in dreams; what V keeps."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    names = {"game": "game", "V": "game as V sees it", "dream": "dream, tau 1"}
-    for axes, key, label in (
-        (left, "pixels", "pixels of fire in a frame"),
-        (middle, "fireballs", "fireballs in a frame"),
-    ):
-        for place, name in names.items():
-            over_time = contents["fire"][place]["over_time"]
-            axes.plot(
-                [row["from"] + PERIOD / 2 for row in over_time],
-                [row[key] for row in over_time],
-                ".-",
-                color=COLOURS[place],
-                label=name,
-            )
-        axes.set(
-            xlabel=f"tic of those still alive (every {STRIDE}th)", ylabel=label, ylim=(0, None)
-        )
-        axes.legend(fontsize=8)
-    kept = contents["kept"]
-    right.bar(range(len(kept)), [row["kept"] for row in kept], color=COLOURS["V"])
-    right.set_xticks(range(len(kept)), [f"{row['from']:g}+\n{row['fireballs']}" for row in kept])
-    right.set(
-        xlabel="pixels of a fireball; how many of those",
-        ylabel="share kept in V's picture",
-        ylim=(0, 1),
-    )
     return figure

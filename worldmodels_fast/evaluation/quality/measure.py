@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels_fast.evaluation.quality import take_cover
 from worldmodels_fast.evaluation.quality.config import QualityConfig
+from worldmodels_fast.evaluation.quality.contents import Material, contents_module
 from worldmodels_fast.evaluation.quality.deaths import deaths
-from worldmodels_fast.evaluation.quality.dreaming import decode, dream_episodes, follow
+from worldmodels_fast.evaluation.quality.dreaming import decode, follow
 from worldmodels_fast.evaluation.quality.held_out import HeldOut
 from worldmodels_fast.evaluation.quality.prediction import prediction
 from worldmodels_fast.evaluation.quality.rewards import rewards
@@ -40,17 +40,17 @@ def measure(
     Args:
         world: V, M, where dreams begin and when they end.
         held_out: episodes that neither was trained on.
-        config: how much is looked at.
-        done_weight: what M's training multiplied the loss of a death by.
-        policies: those of the held-out episodes, under which whole dreams are dreamt.
-        seed: of all that is drawn.
-        latent: what M was trained on: "sample" of what V says, or its mean, "mu".
-        reward_limit: of the rewards that M was trained on, see `RNNConfig`.
-        on_part: called with what has been measured, `PARTS` times at most.
+        config: sizes of the measurements.
+        done_weight: factor of the loss of a death in M's training.
+        policies: the open-loop policies of the held-out episodes; whole dreams are under them, too.
+        seed: of all random numbers.
+        latent: M's inputs in training: "sample" of V's distribution, or its mean, "mu".
+        reward_limit: limit of the rewards in M's training, see `RNNConfig`.
+        on_part: called with the name of each part that is done, `PARTS` times at most.
 
     Returns:
-        JSON; see `seeing`, `prediction`, `deaths`, `rewards` and `take_cover`, each under its own
-        name. What does not fit the data or the environment is left out.
+        JSON; see `seeing`, `prediction`, `deaths`, `rewards` and `contents`, each under its own
+        name. A part that does not fit the data or the environment is left out.
 
     Raises:
         ValueError: the episodes are not those that were encoded.
@@ -63,12 +63,10 @@ def measure(
 
     z = held_out.mu if latent == "mu" else held_out.sampled(own_seed("z"))
     windows = held_out.windows(config.windows, config.warm_up, config.horizon, own_seed("windows"))
-    of_take_cover = world.config.get("environment") == "take-cover"
-    watched = take_cover.pushes(held_out) if of_take_cover else []
-    rng = np.random.default_rng(own_seed("pushes"))
-    chosen = rng.permutation(len(watched))[: take_cover.PUSHES]
-    watched = [watched[k] for k in sorted(chosen)]
-    tics = np.unique(np.concatenate([windows, [push[0] for push in watched]]).astype(np.int64))
+    module = contents_module(world.config.get("environment"))
+    plan = None if module is None else module.plan(held_out, own_seed)
+    planned = [] if plan is None else plan.tics
+    tics = np.unique(np.concatenate([windows, planned]).astype(np.int64))
     followed = follow(dream, held_out, z, tics)
 
     def memory(at: Any) -> tuple[Any, Any]:
@@ -105,25 +103,20 @@ def measure(
             seed=own_seed("prediction"),
         )
     on_part("dreams under real actions")
-    if of_take_cover:
-        dreamt = dream_episodes(dream, policies, config.dreams, own_seed("dreams"))
-        contents: dict[str, Any] = {
-            "kept": take_cover.fireballs_kept(real, seen),
-            "invented": take_cover.fireballs_invented(real, seen),
-            "hits": take_cover.hits(world, held_out, dreamt),
-            "fire": take_cover.fire_over_time(world, held_out, dreamt, 2 * config.frames),
-        }
-        on_part("whole dreams")
-        if watched:
-            contents["walls"] = take_cover.walls(
-                world,
-                dream,
-                held_out,
-                z,
-                watched,
-                memory([push[0] for push in watched]),
-                own_seed("walls"),
+    if plan is not None:
+        result["contents"] = plan.measure(
+            Material(
+                world=world,
+                dream=dream,
+                held_out=held_out,
+                z=z,
+                memory=memory,
+                real=real,
+                seen=seen,
+                policies=policies,
+                config=config,
+                seed_of=own_seed,
+                on_part=on_part,
             )
-        on_part("walls")
-        result["take_cover"] = contents
+        )
     return result

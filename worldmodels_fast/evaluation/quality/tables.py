@@ -1,27 +1,19 @@
-"""What `quality.json` says, as sentences and tables; nothing here is measured."""
+"""`quality.json` as sentences and tables; nothing here is measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from worldmodels_fast import envs
+from worldmodels_fast.evaluation.quality.contents import Table, contents_of, environment_of
 from worldmodels_fast.evaluation.quality.deaths import PERIOD
 from worldmodels_fast.evaluation.quality.prediction import USED_NATS, horizons
-
-Rows = list[list[str]]
-
-PAPER_RECONSTRUCTION = 4.0
-PAPER_KL = 32.0
-PAPER_Z_LOSS = 0.98
-PAPER_DONE_LOSS = 0.0005
-"""The ends of the authors' own training logs for Doom."""
 
 SHOWN_TICS = (1, 2, 5, 10, 20, 30, 40, 60)
 
 FEW_TICS = 300
 """Where all together have lived for less, a rate of deaths says nothing."""
-
-Table = tuple[list[str], Rows]
 
 
 def markdown(table: Table) -> str:
@@ -36,26 +28,27 @@ def markdown(table: Table) -> str:
 
 
 def losses(result: dict[str, Any]) -> Table:
-    """V's and M's losses on held-out episodes beside the ends of the paper's logs, for Doom."""
+    """Return V's and M's losses on held-out episodes, beside the ends of the paper's logs."""
+    spec = envs.ENVIRONMENTS.get(environment_of(result) or "")
+    paper = spec.paper_losses if spec is not None else {}
     seeing = result["seeing"]
     rows = [
-        [
-            "V: squared error of a frame",
-            f"{seeing['reconstruction']:.2f}",
-            f"{PAPER_RECONSTRUCTION:g}",
-        ],
-        ["V: KL, nats", f"{seeing['kl']:.2f}", f"{PAPER_KL:g}"],
-        ["M: z, nats per dimension", f"{result['z_loss']:.3f}", f"{PAPER_Z_LOSS:g}"],
+        ["V: squared error of a frame", f"{seeing['reconstruction']:.2f}", "reconstruction"],
+        ["V: KL, nats", f"{seeing['kl']:.2f}", "kl"],
+        ["M: z, nats per dimension", f"{result['z_loss']:.3f}", "z_loss"],
     ]
     if "deaths" in result:
         loss = result["deaths"]["weighted_loss"]
-        rows.append(["M: end of an episode, weighted", f"{loss:.4f}", f"{PAPER_DONE_LOSS:g}"])
+        rows.append(["M: end of an episode, weighted", f"{loss:.4f}", "weighted_loss"])
     if "rewards" in result:
         error = result["rewards"]["squared_error"]
-        rows.append(["M: reward of a tic, squared error", f"{error:.3f}", "-"])
-    head = ["on held-out episodes", "here", "the paper's log"]
-    shown = 3 if (result.get("environment") or "take-cover") == "take-cover" else 2
-    return head[:shown], [row[:shown] for row in rows]
+        rows.append(["M: reward of a tic, squared error", f"{error:.3f}", "squared_error"])
+    head = ["on held-out episodes", "here"]
+    if not paper:
+        return head, [row[:2] for row in rows]
+    theirs = (f"{paper[row[2]]:g}" if row[2] in paper else "-" for row in rows)
+    table = [[*row[:2], paper_loss] for row, paper_loss in zip(rows, theirs, strict=True)]
+    return [*head, "the paper's log"], table
 
 
 def about_losses(result: dict[str, Any]) -> str:
@@ -204,48 +197,6 @@ def about_head(result: dict[str, Any]) -> str:
     return said
 
 
-def contents(result: dict[str, Any]) -> Table:
-    """What the dream of Take Cover shows, beside the game and V's pictures of the game."""
-    t = result["take_cover"]
-
-    def row(name: str, values: dict[str, Any], form: str) -> list[str]:
-        cells = [values.get(place) for place in ("game", "V", "dream")]
-        return [name, *("-" if cell is None else form.format(cell) for cell in cells)]
-
-    fire: dict[str, dict[str, Any]] = t["fire"]
-    rows = [row("deaths with fire at arm's length in the last 4 tics", t["hits"], "{:.0%}")]
-    for name, key, form in (
-        ("any tic with fire so near", "near", "{:.1%}"),
-        ("pixels of fire in a frame", "pixels", "{:.1f}"),
-        ("fireballs in a frame", "fireballs", "{:.2f}"),
-        ("small fireballs that are larger 4 tics later", "growing", "{:.0%}"),
-    ):
-        rows.append(row(name, {place: fire[place][key] for place in fire}, form))
-    if "walls" in t:
-        walls = t["walls"]
-        for name, values, form in (
-            ("at a wall: it is seen", {"game": 1.0, **walls["at_wall"]}, "{:.0%}"),
-            ("not at a wall: one is seen", {"game": 0.0, **walls["false_wall"]}, "{:.1%}"),
-            ("pushes that slip off the wall", walls["slipped"], "{:.0%}"),
-        ):
-            rows.append(row(name, values, form))
-    return ["", "game", "game as V sees it", "dream, tau 1"], rows
-
-
-def kept(result: dict[str, Any]) -> Table:
-    """Which fireballs V keeps."""
-    rows = [
-        [
-            f"from {row['from']:g}",
-            str(row["fireballs"]),
-            f"{row['kept']:.0%}",
-            f"{row['brightness']:.0%}",
-        ]
-        for row in result["take_cover"]["kept"]
-    ]
-    return ["pixels of a fireball", "fireballs", "kept by V", "brightness left"], rows
-
-
 def survivals(rows: Sequence[dict[str, Any]]) -> Table:
     """Medians, log-rank tests and hazards of `survival`."""
 
@@ -284,8 +235,9 @@ def summary(result: dict[str, Any]) -> str:
         parts += [markdown(predictions(result)), about_predictions(result)]
     if "deaths" in result:
         parts += [markdown(head(result)), markdown(alarm_rates(result)), about_head(result)]
-    if "take_cover" in result:
-        parts += [markdown(contents(result)), markdown(kept(result))]
+    if found := contents_of(result):
+        module, contents = found
+        parts += map(markdown, module.tables(contents))
     return "\n\n".join(parts)
 
 

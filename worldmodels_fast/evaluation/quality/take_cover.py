@@ -1,4 +1,4 @@
-"""Does the dream of Take Cover hold what the game holds: fireballs, walls, deaths by being hit?
+"""The contents of Take Cover's frames: fireballs, walls, deaths by being hit, in game and dream.
 
 All of it is measured by colour, in frames of the game, V's pictures of them, and V's pictures of
 what M dreams. Fire is the only thing whose green channel is bright; side walls are the only brown
@@ -8,17 +8,21 @@ V's pictures of a wall have no texture whose motion could be followed; so neithe
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from worldmodels_fast.dream.dream import Dream
 from worldmodels_fast.envs.take_cover import ACTION_THRESHOLD
-from worldmodels_fast.evaluation.quality.dreaming import Dreamt, decode, dream_on
+from worldmodels_fast.evaluation.quality.contents import Material, SeedOf, Table
+from worldmodels_fast.evaluation.quality.dreaming import Dreamt, decode, dream_episodes, dream_on
 from worldmodels_fast.evaluation.quality.held_out import HeldOut
 from worldmodels_fast.types import Bools, Doubles, Floats, Frames, Indices
 from worldmodels_fast.world.world import World
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIRE = 150
 """A pixel whose green is above this is fire; floor, walls and monsters are below 120."""
@@ -356,3 +360,132 @@ def walls(
             for name, x in (("game", real), ("V", seen), ("dream", dreamed))
         },
     }
+
+
+def plan(held_out: HeldOut, seed_of: SeedOf) -> TakeCoverPlan:
+    """Return the measurement of these episodes."""
+    return TakeCoverPlan(held_out, seed_of)
+
+
+class TakeCoverPlan:
+    """The measurement of some episodes: the pushes to one side that are watched.
+
+    Attributes:
+        tics: the first tic of each.
+    """
+
+    def __init__(self, held_out: HeldOut, seed_of: SeedOf) -> None:
+        found = pushes(held_out)
+        rng = np.random.default_rng(seed_of("pushes"))
+        chosen = rng.permutation(len(found))[:PUSHES]
+        self._watched = [found[k] for k in sorted(chosen)]
+        self.tics = [push[0] for push in self._watched]
+
+    def measure(self, material: Material) -> dict[str, Any]:
+        """Return JSON: "kept", "invented", "hits", "fire" and, if pushes are watched, "walls"."""
+        world, held_out, config = material.world, material.held_out, material.config
+        dreamt = dream_episodes(
+            material.dream, material.policies, config.dreams, material.seed_of("dreams")
+        )
+        contents: dict[str, Any] = {
+            "kept": fireballs_kept(material.real, material.seen),
+            "invented": fireballs_invented(material.real, material.seen),
+            "hits": hits(world, held_out, dreamt),
+            "fire": fire_over_time(world, held_out, dreamt, 2 * config.frames),
+        }
+        material.on_part("whole dreams")
+        if self._watched:
+            contents["walls"] = walls(
+                world,
+                material.dream,
+                held_out,
+                material.z,
+                self._watched,
+                material.memory(self.tics),
+                material.seed_of("walls"),
+            )
+        material.on_part("walls")
+        return contents
+
+
+def tables(contents: dict[str, Any]) -> list[Table]:
+    """Return two tables of a measurement: of frames, and of the fireballs that V keeps."""
+    return [_shown(contents), _kept(contents)]
+
+
+def _shown(t: dict[str, Any]) -> Table:
+    """Return the table of what game, V's pictures of it and dreams show."""
+
+    def row(name: str, values: dict[str, Any], form: str) -> list[str]:
+        cells = [values.get(place) for place in ("game", "V", "dream")]
+        return [name, *("-" if cell is None else form.format(cell) for cell in cells)]
+
+    fire: dict[str, dict[str, Any]] = t["fire"]
+    rows = [row("deaths with fire at arm's length in the last 4 tics", t["hits"], "{:.0%}")]
+    for name, key, form in (
+        ("any tic with fire so near", "near", "{:.1%}"),
+        ("pixels of fire in a frame", "pixels", "{:.1f}"),
+        ("fireballs in a frame", "fireballs", "{:.2f}"),
+        ("small fireballs that are larger 4 tics later", "growing", "{:.0%}"),
+    ):
+        rows.append(row(name, {place: fire[place][key] for place in fire}, form))
+    if "walls" in t:
+        walls = t["walls"]
+        for name, values, form in (
+            ("at a wall: it is seen", {"game": 1.0, **walls["at_wall"]}, "{:.0%}"),
+            ("not at a wall: one is seen", {"game": 0.0, **walls["false_wall"]}, "{:.1%}"),
+            ("pushes that slip off the wall", walls["slipped"], "{:.0%}"),
+        ):
+            rows.append(row(name, values, form))
+    return ["", "game", "game as V sees it", "dream, tau 1"], rows
+
+
+def _kept(contents: dict[str, Any]) -> Table:
+    """Return the table of the fireballs that V keeps, by size."""
+    rows = [
+        [
+            f"from {row['from']:g}",
+            str(row["fireballs"]),
+            f"{row['kept']:.0%}",
+            f"{row['brightness']:.0%}",
+        ]
+        for row in contents["kept"]
+    ]
+    return ["pixels of a fireball", "fireballs", "kept by V", "brightness left"], rows
+
+
+def figure(contents: dict[str, Any]) -> Figure:
+    """Return fire over an episode's tics in game, V's pictures and dreams, and what V keeps."""
+    from matplotlib.figure import Figure
+
+    from worldmodels_fast.evaluation.quality.figures import COLOURS
+
+    drawn = Figure(figsize=(12, 3.6), layout="constrained")
+    left, middle, right = drawn.subplots(1, 3)
+    names = {"game": "game", "V": "game as V sees it", "dream": "dream, tau 1"}
+    for axes, key, label in (
+        (left, "pixels", "pixels of fire in a frame"),
+        (middle, "fireballs", "fireballs in a frame"),
+    ):
+        for place, name in names.items():
+            over_time = contents["fire"][place]["over_time"]
+            axes.plot(
+                [row["from"] + PERIOD / 2 for row in over_time],
+                [row[key] for row in over_time],
+                ".-",
+                color=COLOURS[place],
+                label=name,
+            )
+        axes.set(
+            xlabel=f"tic of those still alive (every {STRIDE}th)", ylabel=label, ylim=(0, None)
+        )
+        axes.legend(fontsize=8)
+    kept = contents["kept"]
+    right.bar(range(len(kept)), [row["kept"] for row in kept], color=COLOURS["V"])
+    right.set_xticks(range(len(kept)), [f"{row['from']:g}+\n{row['fireballs']}" for row in kept])
+    right.set(
+        xlabel="pixels of a fireball; how many of those",
+        ylabel="share kept in V's picture",
+        ylim=(0, 1),
+    )
+    return drawn
