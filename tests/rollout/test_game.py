@@ -5,21 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
-from folders import HELPERS, ROOT
+from folders import HELPERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import children, is_running, run_script, script_environment, wait_for
 from small_worlds import small_mdn_rnn, small_world
 
 from worldmodels_fast import LinearController, load_pretrained
 from worldmodels_fast.models.vae import VAE
 from worldmodels_fast.rollout.episodes import Episode, EpisodeResult
-from worldmodels_fast.rollout.game import Game
+from worldmodels_fast.rollout.game import Game, GameResult
 from worldmodels_fast.rollout.players import Players
 from worldmodels_fast.world.world import World
 
@@ -84,10 +86,10 @@ def test_workers_do_without_torch():
 @pytest.fixture(scope="module")
 def game():
     """A game in two workers and five slots, for all tests that need nothing else of it."""
-    before = named_memory()
+    before, others = named_memory(), children()
     with small_world().game(TOY, env_kwargs=EXACT, workers=2, slots=5) as game:
         yield game
-    assert multiprocessing.active_children() == []
+    assert not set(children()) - set(others)
     assert named_memory() <= before
 
 
@@ -158,9 +160,11 @@ def test_after_an_error_it_plays_again(game, expected):
     def stop(number, result):
         raise InterruptedError("enough")
 
+    game.close()
+    before = children()
     with pytest.raises(InterruptedError, match="enough"):
         game.play(population(), EPISODES, stop)
-    assert multiprocessing.active_children() == []
+    assert children() == before
     assert game.play(population(), EPISODES) == expected
     assert game.play(population(), []) == []
 
@@ -184,24 +188,60 @@ def test_bad_settings_are_named(game):
     world = small_world()
     parts = (world.vae, world.mdn_rnn, world.controller)
     for setting, message in [
-        ({"slots": 0}, "slots: expected at least 1"),
-        ({"threads": 0}, "threads: expected at least 1"),
-        ({"workers": 0}, "workers: expected at least 1"),
+        ({"slots": 0}, "slots: expected at least 1, got 0"),
+        ({"threads": 0}, "threads: expected at least 1, got 0"),
+        ({"workers": 0}, "workers: expected at least 1, got 0"),
         ({"latent": "mean"}, "latent: expected 'sample' or 'mu', got 'mean'"),
         ({"vae_precision": "fp8"}, "vae_precision"),
     ]:
         with pytest.raises(ValueError, match=message):
             Game(*parts, TOY, **setting)
-    with pytest.raises(ValueError, match=r"latent_dim: \(5, 4, 4\)"):
+    with pytest.raises(ValueError, match="expected the same latent_dim, got 5, 4 and 4"):
         Game(VAE(5), *parts[1:], TOY)
     with pytest.raises(ValueError, match="the controller sees c and h, M's memory"):
         Game(world.vae, None, world.controller, TOY)
     with pytest.raises(ValueError, match="environment: the world's config"):
         world.game()
-    with pytest.raises(ValueError, match="rollouts"):
+    with pytest.raises(ValueError, match="rollouts: expected at least 1, got 0"):
         game.evaluate(population(), rollouts=0)
-    with pytest.raises(ValueError, match="seed"):
+    with pytest.raises(ValueError, match=r"seed: expected 0 <= seed < \d+, got -1"):
         game.evaluate(population(), seed=-1)
+
+
+@pytest.mark.parametrize("value", [2.5, True, "2"])
+def test_what_is_no_integer_is_named(game, value):
+    world = small_world()
+    parts = (world.vae, world.mdn_rnn, world.controller, TOY)
+    for name in ("workers", "slots", "threads"):
+        with pytest.raises(TypeError, match=f"{name}: expected an integer, got {value!r}"):
+            Game(*parts, **{name: value})
+    for name in ("rollouts", "seed"):
+        with pytest.raises(TypeError, match=f"{name}: expected an integer, got {value!r}"):
+            game.evaluate(population(), **{name: value})
+    for name in ("env_seed", "player_seed", "member"):
+        with pytest.raises(TypeError, match=f"{name}: expected an integer, got {value!r}"):
+            Episode(**{"env_seed": 0, "player_seed": 0, name: value})
+
+
+def test_integers_of_numpy(game):
+    expected = game.evaluate(population(), rollouts=2, seed=3)
+    sizes = {"workers": np.int64(1), "slots": np.int32(2), "threads": np.uint8(1)}
+    with small_world().game(TOY, env_kwargs=EXACT, **sizes) as other:
+        result = other.evaluate(population(), rollouts=np.int16(2), seed=np.uint64(3))
+        np.testing.assert_array_equal(result.returns, expected.returns)
+        episode = Episode(np.int64(100), np.uint32(200), np.int8(2))
+        assert other.play(population(), [episode]) == game.play(
+            population(), [Episode(100, 200, 2)]
+        )
+
+
+def test_one_line_says_what_it_is(game):
+    assert repr(game) == (
+        "Game('toy_game:Toy-v0', latent_dim=4, hidden_dim=8, action_dim=1, n_params=20, workers=2, "
+        "slots=5)"
+    )
+    result = GameResult(np.array([[1.0, 2.0, 6.0]]), np.array([[10, 20, 30]], np.int32))
+    assert repr(result) == "GameResult(members=1, rollouts=3, mean_return=3, mean_length=20)"
 
 
 # --- players, without a game ------------------------------------------------------------------
@@ -311,23 +351,6 @@ def test_what_an_environment_raises_is_shown(env_kwargs, message):
     assert "worker.py" in caught.value.__notes__[0]
 
 
-def wait_for(condition, what, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-
-
-def is_running(pid):
-    try:
-        return (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
-            != "Z"
-        )
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def play_slowly(folder):
     with small_world().game(TOY, env_kwargs={"slow": folder}, workers=2, slots=4) as game:
         game.play(population(), EPISODES)
@@ -347,11 +370,11 @@ def test_a_game_that_is_stopped_does_not_hang_or_leave_anything(tmp_path, number
         f"    play_slowly({str(tmp_path)!r})\n",
         encoding="utf-8",
     )
-    root = str(ROOT)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     errors = tmp_path / "errors"
     with errors.open("w", encoding="utf-8") as file:
-        parent = subprocess.Popen([sys.executable, str(script)], env=env, stderr=file)
+        parent = subprocess.Popen(
+            [sys.executable, str(script)], env=script_environment(), stderr=file
+        )
     wait_for(lambda: len(list(tmp_path.glob("begun-*"))) == 2, "the workers did not begin")
     pids = [int(path.name.split("-")[1]) for path in tmp_path.glob("begun-*")]
     assert named_memory() <= memory  # its memory has no name, even while it is used
@@ -363,7 +386,7 @@ def test_a_game_that_is_stopped_does_not_hang_or_leave_anything(tmp_path, number
         assert "KeyboardInterrupt" in errors.read_text(encoding="utf-8")
         assert errors.read_text(encoding="utf-8").count("Traceback") == 1  # the workers say nothing
     else:
-        # Nobody is left to tell them; they end when their step does. Here it would take a minute.
+        # They end when their step does; here that would take a minute.
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
     wait_for(lambda: not any(map(is_running, pids)), "the workers are still there")
@@ -390,3 +413,118 @@ def test_take_cover_is_what_the_agent_plays_by_itself():
         assert result == EpisodeResult(float(steps), steps, terminated)
     env.close()
     assert [r.steps for r in actions_differ] != [r.steps for r in results]
+
+
+# --- workers that start -----------------------------------------------------------------------
+
+SMALL_GAME = """
+import numpy as np
+from small_worlds import small_world
+world = small_world()
+def play(env_id):
+    with world.game(env_id, workers=2, slots=4) as game:
+        return game.evaluate(world.controller.flat.detach().numpy()[None], rollouts=4, seed=1)
+"""
+
+OWN_ENVIRONMENT = """
+import gymnasium
+from toy_game import Toy
+class Mine(Toy):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def small_result():
+    """The returns of `SMALL_GAME` in `TOY`, as printed."""
+    world = small_world()
+    with world.game(TOY, workers=1, slots=2) as game:
+        members = world.controller.flat.detach().numpy()[None]
+        return str(game.evaluate(members, rollouts=4, seed=1).returns) + "\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_a_script_plays_without_a_guard_and_from_standard_input(tmp_path, how, small_result):
+    done = run_script(SMALL_GAME + f"print(play({TOY!r}).returns)\n", tmp_path, how)
+    assert (done.stdout, done.stderr) == (small_result, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_an_environment_that_the_script_registers_is_known_to_workers(tmp_path, how, small_result):
+    code = (
+        "import gymnasium\n"
+        "gymnasium.register('Mine-v0', entry_point='toy_game:Toy')\n"
+        f"{SMALL_GAME}\n"
+        "print(play('Mine-v0').returns)\n"
+    )
+    done = run_script(code, tmp_path, how)
+    assert (done.stdout, done.stderr) == (small_result, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry_point", ["Mine", "lambda **kwargs: Mine(**kwargs)"])
+def test_an_environment_that_is_defined_in_a_guarded_script(tmp_path, entry_point, small_result):
+    code = (
+        f"{OWN_ENVIRONMENT}"
+        f"gymnasium.register('Mine-v0', entry_point={entry_point})\n"
+        "if __name__ == '__main__':\n"
+        f"    exec({SMALL_GAME!r})\n"
+        "    print(play('Mine-v0').returns)\n"
+    )
+    done = run_script(code, tmp_path)
+    assert (done.stdout, done.stderr) == (small_result, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("file", 'under `if __name__ == "__main__":`'), ("stdin", "came from stan")],
+)
+def test_an_environment_that_workers_cannot_import(tmp_path, how, message):
+    code = (
+        f"{OWN_ENVIRONMENT}{SMALL_GAME}"
+        "gymnasium.register('Mine-v0', entry_point=Mine)\n"
+        "play('Mine-v0')\n"
+    )
+    began = time.monotonic()
+    done = run_script(code, tmp_path, how)
+    assert time.monotonic() - began < 50
+    beginning = "RuntimeError: a worker process could not start: "
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith(beginning)]
+    assert message in line
+
+
+def play_in_a_pool(seed):
+    world = small_world()
+    with world.game(TOY, workers=1, slots=2) as game:
+        members = world.controller.flat.detach().numpy()[None]
+        return str(game.evaluate(members, rollouts=4, seed=seed).returns) + "\n"
+
+
+@pytest.mark.slow
+def test_a_game_in_a_pools_process(small_result):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(play_in_a_pool, (1,)) == small_result
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
+def test_a_worker_killed_while_it_starts_is_replaced(expected):
+    before, killed = set(children()), []
+
+    def kill_the_first():
+        while not set(children()) - before:
+            time.sleep(0.001)
+        killed.extend(set(children()) - before)
+        os.kill(killed[0], signal.SIGKILL)
+
+    with small_world().game(TOY, env_kwargs=EXACT, workers=2, slots=4) as game:
+        thread = threading.Thread(target=kill_the_first)
+        thread.start()
+        with pytest.warns(RuntimeWarning, match="was killed by SIGKILL while it started") as caught:
+            results = game.play(population(), EPISODES)
+        thread.join()
+    assert results == expected
+    assert len(caught) == 1
+    assert set(children()) <= before

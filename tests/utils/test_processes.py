@@ -1,6 +1,5 @@
 """Workers that die, raise, and are interrupted; the functions that they run come first."""
 
-import multiprocessing
 import os
 import re
 import signal
@@ -9,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from processes import children, is_running, script_environment, wait_for
 
-from worldmodels_fast.utils import processes as workers
 from worldmodels_fast.utils.processes import n_workers, run_tasks
+from worldmodels_fast.utils.worker_main import picklable
 
 
 def square(x):
@@ -80,7 +81,7 @@ def returns_what_cannot_be_pickled(x):
 
 
 def sleeps(task):
-    """Leaves a file when it begins, another when it is told to stop."""
+    """Leaves a file when it begins, another when it is stopped."""
     folder, x = task
     (Path(folder) / f"begun-{x}").write_text(str(os.getpid()), encoding="utf-8")
     try:
@@ -90,10 +91,14 @@ def sleeps(task):
 
 
 def test_number_of_workers():
-    assert n_workers(3) == 3
+    assert n_workers(3) == n_workers(np.int64(3)) == 3
+    assert type(n_workers(np.int64(3))) is int
     assert n_workers(None) >= 1
-    with pytest.raises(ValueError, match=r"workers: expected at least 1.*got 0"):
+    with pytest.raises(ValueError, match=r"workers: expected at least 1, got 0"):
         n_workers(0)
+    for value in (2.5, True, "2"):
+        with pytest.raises(TypeError, match=f"workers: expected an integer, got {value!r}"):
+            n_workers(value)
 
 
 def test_every_task_once():
@@ -108,7 +113,7 @@ def test_a_failed_task_is_done_again_and_its_end_is_named(tmp_path):
         results = dict(run_tasks(troubled_once, tasks, workers=2))
     assert results == {task: task[1] ** 2 for task in tasks}
     messages = sorted(re.sub(r"process \d+", "process N", str(w.message)) for w in caught)
-    assert messages == [  # one each: the other worker's task is none of its business
+    assert messages == [  # one each: the other worker's task is not done again
         "a worker failed (KeyError: 'lost it'); doing its task again: " + repr(tasks[3]),
         "a worker failed (WorkerDied: worker process N exited with status 7 in the middle of a "
         "task); doing its task again: " + repr(tasks[2]),
@@ -151,7 +156,7 @@ def test_a_task_that_always_fails_is_named():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:a worker failed")
-def test_one_that_always_dies_is_named_and_not_those_beside_it():
+def test_a_task_that_always_kills_its_worker_is_named_and_no_other():
     with pytest.raises(RuntimeError, match=r"task 1 failed 3 times; .*WorkerDied: .*SIGKILL"):
         list(run_tasks(always_killed, [0, 2, 3, 1], workers=2))
 
@@ -165,33 +170,18 @@ def test_a_result_that_cannot_be_pickled_is_named():
 def test_an_error_that_cannot_be_pickled_keeps_its_words():
     with pytest.raises(OddError) as caught:
         raise OddError(1, 2)
-    error = workers.picklable(caught.value)
+    error = picklable(caught.value)
     assert str(error) == "OddError: 1 and 2"
     assert "OddError(1, 2)" in error.__notes__[0]
 
 
 def test_an_abandoned_iteration_leaves_no_process(tmp_path):
+    before = children()
     results = run_tasks(square, list(range(20)), workers=2)
     next(results)
+    assert len(children()) == len(before) + 2
     results.close()
-    assert multiprocessing.active_children() == []
-
-
-def wait_for(condition, what, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-
-
-def is_running(pid):
-    try:
-        return (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
-            != "Z"
-        )
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    assert children() == before
 
 
 @pytest.mark.slow
@@ -207,11 +197,11 @@ def test_a_parent_that_is_stopped_does_not_hang_or_leave_workers(tmp_path, numbe
     )
     script = tmp_path / "script.py"
     script.write_text(code, encoding="utf-8")
-    root = str(Path(workers.__file__).parents[2])
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     errors = tmp_path / "errors"
     with errors.open("w", encoding="utf-8") as file:
-        parent = subprocess.Popen([sys.executable, str(script)], env=env, stderr=file)
+        parent = subprocess.Popen(
+            [sys.executable, str(script)], env=script_environment(), stderr=file
+        )
     wait_for(lambda: len(list(tmp_path.glob("begun-*"))) == 2, "the workers did not begin")
     time.sleep(0.2)
     pids = [int(path.read_text(encoding="utf-8")) for path in tmp_path.glob("begun-*")]
@@ -225,7 +215,7 @@ def test_a_parent_that_is_stopped_does_not_hang_or_leave_workers(tmp_path, numbe
         assert len(list(tmp_path.glob("tidied-*"))) == 2
         assert not any(map(is_running, pids))
     else:
-        # Nobody is left to tell them; they end when their task does. Here it would take a minute.
+        # They end when their task does; here that would take a minute.
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not any(map(is_running, pids)), "the workers are still there")

@@ -163,7 +163,7 @@ def test_weights_that_16_bits_cannot_hold_are_refused(tmp_path):
 def test_parts_must_fit_together():
     world = small_world()
     controller = LinearController(latent_dim=4, hidden_dim=9, action_dim=1)
-    with pytest.raises(ValueError, match="differ in hidden_dim"):
+    with pytest.raises(ValueError, match="expected the same hidden_dim"):
         World(world.vae, world.mdn_rnn, controller, world.initial_latents)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from worldmodels_fast import ops
 from worldmodels_fast.envs.policies import PolicyBatch
 from worldmodels_fast.envs.squash import Squash
+from worldmodels_fast.models.sizes import check_sizes
 from worldmodels_fast.types import Floats
 from worldmodels_fast.utils.processes import n_workers
 
@@ -87,13 +88,7 @@ class Dream:
             raise ValueError(
                 f"done_temperature: expected a finite number from 0, got {done_temperature}"
             )
-        if self.spec is not None:
-            for name in ("latent_dim", "hidden_dim", "action_dim"):
-                if getattr(self.spec, name) != getattr(weights, name):
-                    raise ValueError(
-                        f"controller: its {name} is {getattr(self.spec, name)}, but mdn_rnn's is "
-                        f"{getattr(weights, name)}; they must be the same"
-                    )
+        check_sizes(mdn_rnn=weights, controller=self.spec)
         self.weights = weights
         self.squash = Squash.plain(weights.action_dim)
         if self.spec is not None:

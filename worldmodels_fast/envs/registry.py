@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 from worldmodels_fast.envs.squash import CAR_RACING_SQUASH, Squash
 
@@ -172,17 +173,18 @@ def spec_of(config: Mapping[str, Any]) -> EnvironmentSpec:
     return ENVIRONMENTS[name]
 
 
-def make_environment(env_id: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+def make_environment(env_id: str | EnvSpec, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """Return `gymnasium.make`'s environment; a `max_steps` above the registered limit holds.
 
     The registered limit is Gymnasium's `TimeLimit`, which the argument `max_steps` of our
     environments cannot raise; runs and worlds state their limit by that argument alone.
 
     Args:
-        env_id: Gymnasium id.
+        env_id: Gymnasium id, or the registration itself.
         kwargs: arguments of the environment, and of `gymnasium.make`.
     """
-    spec, most = gymnasium.registry.get(env_id), kwargs.get("max_steps")
+    spec = env_id if isinstance(env_id, EnvSpec) else gymnasium.registry.get(env_id)
+    most = kwargs.get("max_steps")
     limit = spec.max_episode_steps if spec is not None else None
     if limit is not None and isinstance(most, int) and most > limit:
         kwargs = {"max_episode_steps": most, **kwargs}

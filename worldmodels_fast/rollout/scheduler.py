@@ -64,7 +64,7 @@ class Scheduler:
         while self._running:
             for worker, message in self._pool.receive():
                 if message is None:
-                    self._worker_died(worker)
+                    self._worker_lost(worker)
                 else:
                     self._handle(worker, *message)
             self._act_on_device()
@@ -119,8 +119,8 @@ class Scheduler:
             self._pool.send(worker, part)
         self._players.remember(slots, z, actions)
 
-    def _worker_died(self, worker: int) -> None:
-        error = self._pool.remove_dead(worker)
+    def _worker_lost(self, worker: int) -> None:
+        error = self._pool.remove_lost(worker)
         self._awaiting_actions.pop(worker, None)
         lost = [slot for slot in self._running if self._pool.worker_of(slot) == worker]
         # It was inside one environment's code, or (killed from outside) of none.

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium.envs.registration import EnvSpec
 
 from worldmodels_fast import ops
 from worldmodels_fast.envs.registry import FRAME_SIZE, make_environment
@@ -35,7 +36,8 @@ from worldmodels_fast.rollout.encoder import VAEPrecision
 from worldmodels_fast.rollout.players import Players
 from worldmodels_fast.rollout.slots import Latent, Slots
 from worldmodels_fast.types import Floats, Frames
-from worldmodels_fast.utils.processes import picklable
+from worldmodels_fast.utils.shared_memory import SharedMemory
+from worldmodels_fast.utils.worker_main import import_main_script, picklable
 
 __all__ = [
     "ACT",
@@ -100,12 +102,14 @@ class WorkerSettings:
 
     Attributes:
         env_id: Gymnasium id of the environment.
+        registered: its registration; or its id again, and the workers look it up.
         env_kwargs: its keyword arguments.
         action_dim: A, the number of actions that the controller gives.
         parts: V, M and C of each worker; None if the scheduler's process holds them.
     """
 
     env_id: str
+    registered: EnvSpec | str
     env_kwargs: dict[str, Any]
     action_dim: int
     parts: PlayerParts | None
@@ -271,10 +275,19 @@ class _Worker:
 
 
 def run_worker(
-    pipe: Connection, memory: Any, first: int, stride: int, settings: WorkerSettings
+    pipe: Connection, memory: int, first: int, stride: int, settings: WorkerSettings
 ) -> None:
-    """Run the worker of the slots `first`, `first` + `stride`, ..., until the pipe ends."""
-    worker = _Worker(pipe, settings, shared_slots(memory)[first::stride], first, stride)
+    """Run the worker of the slots `first`, `first` + `stride`, ..., until the pipe ends.
+
+    Args:
+        pipe: to the scheduler.
+        memory: file descriptor of the `SharedMemory` of all slots.
+        first: see above.
+        stride: see above.
+        settings: see `WorkerSettings`.
+    """
+    slots = shared_slots(SharedMemory.open(memory))[first::stride]
+    worker = _Worker(pipe, settings, slots, first, stride)
     try:
         worker.loop()
     finally:
@@ -283,7 +296,13 @@ def run_worker(
 
 
 def _make(settings: WorkerSettings) -> Any:
-    environment = make_environment(settings.env_id, **settings.env_kwargs)
+    """Make the environment; ValueError if its frames or actions are not what V and C expect."""
+    try:
+        environment = make_environment(settings.registered, **settings.env_kwargs)
+    except gymnasium.error.UnregisteredEnv:
+        if not import_main_script():  # which may register it
+            raise
+        environment = make_environment(settings.registered, **settings.env_kwargs)
     frames, actions = environment.observation_space, environment.action_space
     problem = ""
     if frames.shape != FRAME_SHAPE or frames.dtype != np.uint8:

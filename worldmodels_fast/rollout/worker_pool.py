@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import selectors
-from ctypes import c_ubyte
 from typing import Any
 
 from worldmodels_fast.rollout.worker import SLOT_DTYPE, WorkerSettings, run_worker, shared_slots
-from worldmodels_fast.utils.processes import WorkerProcess, stop_workers
-
-POLL_SECONDS = 0.5
-"""The pipe of a dead worker ends at once, unless a process that it started holds it open; then the
-worker's death is noticed after this time."""
+from worldmodels_fast.utils.shared_memory import SharedMemory
+from worldmodels_fast.utils.worker_process import POLL_SECONDS, WorkerProcess, stop_workers
 
 
 class WorkerPool:
@@ -33,10 +27,8 @@ class WorkerPool:
 
     def __init__(self, workers: int, slots: int, settings: WorkerSettings) -> None:
         self.n_slots = slots
-        # Memory without a name: it is gone with the last process, however they end.
-        context = multiprocessing.get_context("spawn")
-        self._memory = context.RawArray(c_ubyte, slots * SLOT_DTYPE.itemsize)
-        self.slots = shared_slots(self._memory)
+        self._memory = SharedMemory(slots * SLOT_DTYPE.itemsize)
+        self.slots = shared_slots(self._memory.buffer)
         self._settings = settings
         self._workers: list[WorkerProcess | None] = [None] * workers
         self._episodes = [0] * workers  # assigned to each and not done
@@ -47,49 +39,57 @@ class WorkerPool:
         return slot % len(self._workers)
 
     def send(self, number: int, message: Any, episodes: int = 0) -> None:
-        """Answer a worker, or send a new or idle one its episodes."""
+        """Answer a worker, or send a new or idle one its episodes.
+
+        Nothing is raised if it is dead: `receive` tells.
+        """
         worker = self._workers[number] or self._start(number)
         self._episodes[number] += episodes
-        # A dead worker is noticed by `receive`.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            worker.pipe.send(message)
+        worker.send(message)
 
     def episode_done(self, number: int) -> None:
         """Note that a worker has one episode less to play."""
         self._episodes[number] -= 1
 
     def receive(self) -> list[tuple[int, Any]]:
-        """Wait for messages: pairs of a worker and its message, None if it is dead."""
+        """Wait for messages: pairs of a worker and its message, None if it is lost.
+
+        Raises:
+            RuntimeError: a worker could not start.
+        """
         while True:
+            readable = self._pipes.select(POLL_SECONDS)
             received = [
-                (key.data, self._read(key.data)) for key, _ in self._pipes.select(POLL_SECONDS)
+                (key.data, message) for key, _ in readable for message in self._read(key.data)
             ]
-            if not received:
-                received = [(n, None) for n, w in enumerate(self._workers) if w and w.has_ended]
+            if not readable:
+                received = [(n, None) for n, w in enumerate(self._workers) if w and w.is_lost]
             if received:
                 return received
 
-    def _read(self, number: int) -> Any:
+    def _read(self, number: int) -> tuple[Any, ...]:
+        """Return a worker's message; None if it is dead; nothing if it has just started."""
         worker = self._workers[number]
         assert worker is not None
         try:
-            return worker.pipe.recv()
-        except (EOFError, OSError):
-            return None
+            return worker.read()
+        except EOFError:
+            return (None,)
 
     def _start(self, number: int) -> WorkerProcess:
         """Start the worker of this number."""
         self.slots["stepping"][number :: len(self._workers)] = False
+        memory = self._memory.fd
         worker = WorkerProcess.start(
-            run_worker, self._memory, number, len(self._workers), self._settings
+            run_worker, memory, number, len(self._workers), self._settings, pass_fds=[memory]
         )
         self._pipes.register(worker.pipe, selectors.EVENT_READ, number)
         self._workers[number] = worker
         self._episodes[number] = 0
         return worker
 
-    def remove_dead(self, number: int) -> Exception:
-        """Remove a worker that has died; return an error that says how it ended."""
+    def remove_lost(self, number: int) -> Exception:
+        """Remove a lost worker; return an error that says how it ended."""
         worker = self._workers[number]
         assert worker is not None
         self._workers[number] = None

@@ -19,6 +19,7 @@ from worldmodels_fast.dream.dream import Dream
 from worldmodels_fast.envs.registry import spec_of
 from worldmodels_fast.models.controller import LinearController
 from worldmodels_fast.models.mdn_rnn import MDNRNN
+from worldmodels_fast.models.sizes import check_sizes
 from worldmodels_fast.models.vae import VAE
 from worldmodels_fast.rollout.game import Game
 from worldmodels_fast.rollout.slots import Latent
@@ -75,20 +76,13 @@ class World:
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
-        spec, rnn = self.controller.spec, self.mdn_rnn
-        sizes = {
-            "latent_dim": (self.vae.latent_dim, rnn.latent_dim, spec.latent_dim),
-            "hidden_dim": (rnn.hidden_dim, spec.hidden_dim),
-            "action_dim": (rnn.action_dim, spec.action_dim),
-        }
-        for name, values in sizes.items():
-            if len(set(values)) > 1:
-                raise ValueError(f"world: its parts differ in {name}: {values} (V, M, C)")
+        check_sizes(self.vae, self.mdn_rnn, self.controller)
+        latent_dim = self.controller.spec.latent_dim
         shapes = [np.shape(x) for x in self.initial_latents]
-        if len(shapes) != 2 or shapes[0] != shapes[1] or shapes[0][1:] != (spec.latent_dim,):
+        if len(shapes) != 2 or shapes[0] != shapes[1] or shapes[0][1:] != (latent_dim,):
             raise ValueError(
                 "initial_latents: expected mu and logvar, each of shape (I, latent_dim = "
-                f"{spec.latent_dim}), got {', '.join(map(str, shapes))}"
+                f"{latent_dim}), got {', '.join(map(str, shapes))}"
             )
 
     def __repr__(self) -> str:

@@ -16,7 +16,8 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from worldmodels_fast.bench.protocol.machine import choose_cpus
 from worldmodels_fast.bench.protocol.timing import Timed
-from worldmodels_fast.utils.processes import WorkerProcess, picklable, stop_workers
+from worldmodels_fast.utils.worker_main import picklable
+from worldmodels_fast.utils.worker_process import WorkerProcess, stop_workers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,9 +57,9 @@ class Library:
 
     def _ask(self, *question: Any) -> Any:
         try:
-            self.worker.pipe.send(question)
-            result, error = self.worker.pipe.recv()
-        except (EOFError, OSError) as lost:
+            self.worker.send(question)
+            result, error = self.worker.receive()
+        except EOFError as lost:
             died = self.worker.reap()
             raise RuntimeError(f"a benchmark's process died: {died}") from lost
         if error is not None:
@@ -102,8 +103,7 @@ class Libraries:
     @property
     def pids(self) -> list[int]:
         """The processes' ids."""
-        pids = (library.worker.process.pid for library in self._libraries.values())
-        return [pid for pid in pids if pid is not None]
+        return [library.worker.pid for library in self._libraries.values()]
 
     def __enter__(self) -> Self:
         return self
