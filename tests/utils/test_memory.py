@@ -9,7 +9,7 @@ from worldmodels_fast.utils.memory import PeakMemory
 HUNDRED_MB = 100_000_000
 
 
-def test_a_peak_is_seen_and_forgotten():
+def test_a_peak_is_measured_for_each_block():
     with PeakMemory() as before:
         pass
     with PeakMemory() as peak:
@@ -19,7 +19,7 @@ def test_a_peak_is_seen_and_forgotten():
         with PeakMemory() as outer:
             kept = np.ones(2 * HUNDRED_MB, np.uint8)
             for _ in range(100):
-                if outer._seen > before.megabytes()["process"] * 1e6 + 150e6:
+                if outer._sampled > before.megabytes()["process"] * 1e6 + 150e6:
                     break
                 outer._over.wait(0.1)
             del kept
@@ -31,7 +31,7 @@ def test_a_peak_is_seen_and_forgotten():
         assert after.megabytes()["process"] < peak.megabytes()["process"] - 150
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="children are seen on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="children are sampled on Linux alone")
 def test_children_are_counted():
     program = f"x = bytes([1]) * {HUNDRED_MB}; print('here', flush=True); input()"
     with PeakMemory() as peak:

@@ -173,6 +173,7 @@ def test_a_parent_that_ends_while_workers_start_leaves_none(tmp_path, number):
     (tmp_path / "script.py").write_text(
         "import os, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # as in a terminal, not under nohup
         f"os.environ['OLD'] = {str(tmp_path)!r}\n"
         "import slow_module\n"
         "from worldmodels_fast.utils.worker_process import WorkerProcess\n"
@@ -216,6 +217,18 @@ def test_a_function_of_a_guarded_script(tmp_path):
     assert not done.stderr
     assert done.stdout.splitlines()[-1] == "[(1, 2), (2, 4)]"
     assert done.stdout.count("here") == 3  # here and in both workers, which import the script
+
+
+OBJECT = "class A:\n    pass\n"
+TYPE_OF = "print([x for _, x in run_tasks(type, [A()], workers=1)])\n"
+
+
+def test_a_task_of_a_class_of_the_script(tmp_path):
+    done = run_script(LIBRARY + OBJECT + GUARD + TYPE_OF, tmp_path)
+    assert (done.stdout, done.stderr) == ("[<class '__main__.A'>]\n", "")
+    done = run_script(LIBRARY + OBJECT + TYPE_OF, tmp_path, "stdin")
+    failure = "failed 3 times; last: RuntimeError: the main script cannot be imported by worker"
+    assert failure in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """V, M and C of many slots on a CUDA device: `rollout.Players` with two transfers a step.
 
-What goes up is one block: each slot's frame, its noise and its number. What comes down is the
-actions. M's memory and the controllers stay on the device; M and C are our kernels, in torch's
+One block is copied to the device: each slot's frame, its noise and its number. The actions are
+copied back. M's memory and the controllers stay on the device; M and C are our kernels, in torch's
 current stream, and V is torch's convolutions.
 
-M and C give each row the same bits in any batch. V's convolutions need not: cuDNN chooses how to
-compute them by the number of frames. So V always looks at all slots at once, whatever is in the
-others. An episode then depends on the number of slots and on the device's kind, but neither on the
-slot nor on what is played beside it.
+M and C compute each row bitwise the same in any batch. V's convolutions need not: cuDNN chooses
+their algorithm by the number of frames. So V always encodes the frames of all slots. An episode
+then depends on the number of slots and on the type of the device, but neither on its slot nor on
+the episodes in other slots.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ FRAME_BYTES = FRAME_SIZE * FRAME_SIZE * 3
 
 
 class DeviceEncoder:
-    """Frames in, mu and logvar out, on one device.
+    """V's encoder on one device.
 
     Args:
         vae: V; it is copied.
         precision: of the convolutions, "fp32", "bf16", or "auto", bf16 on CUDA devices and fp32
             elsewhere; the last layer is always fp32.
-        device: torch's.
+        device: of torch.
 
     Raises:
         ValueError: another precision.
@@ -65,7 +65,7 @@ class DeviceEncoder:
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode frames: uint8 (N, 64, 64, 3) there -> mu, logvar (N, Z) float32."""
+        """Return mu and logvar (N, Z) float32 of frames (N, 64, 64, 3) uint8, all on the device."""
         x = frames.permute(0, 3, 1, 2).to(self._dtype, memory_format=torch.channels_last)
         with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
             features = self._encoder(x).float()
@@ -74,12 +74,12 @@ class DeviceEncoder:
 
 
 class DevicePlayers:
-    """See `rollout.Players`, whose place it takes.
+    """V, M and C in N slots of a device; the methods of `rollout.Players`.
 
     Args:
         vae: V; it is copied.
         mdn_rnn: M; it is copied. None if the controller sees z alone: then M is not run.
-        controller: what a row of parameters means.
+        controller: the meaning of a row of parameters.
         slots: N.
         latent: "sample" or "mu".
         vae_precision: see `DeviceEncoder`.
@@ -144,14 +144,14 @@ class DevicePlayers:
 
     @torch.inference_mode()
     def act(self, slots: Slots, frames: Frames) -> tuple[Any, Floats]:
-        """See and act.
+        """Encode frames and act on them.
 
         Args:
-            slots: (n,) different ones.
+            slots: (n,) different numbers of slots.
             frames: (n, 64, 64, 3) uint8, RGB.
 
         Returns:
-            z (n, Z), a tensor on the device, and actions (n, A), an array of the host.
+            z (n, Z), a tensor on the device, and actions (n, A) float32, a NumPy array.
         """
         n = len(slots)
         rows = self._rows[:n]
@@ -172,9 +172,18 @@ class DevicePlayers:
 
     @torch.inference_mode()
     def remember(self, slots: Slots, z: Any, actions: Any) -> None:
-        """Feed M what the last `act` returned."""
+        """Feed M the z and the actions of the last `act`.
+
+        Args:
+            slots: those of the last `act`.
+            z: not used, the device has it.
+            actions: not used, the device has them.
+
+        Raises:
+            ValueError: other slots.
+        """
         if self._step is None or len(slots) != len(self._step[0]):
-            raise ValueError("slots: expected those of the last `act`, which is to be remembered")
+            raise ValueError("slots: expected those of the last `act`")
         index, z, chosen = self._step
         self._step = None
         if self._model is None:
@@ -186,6 +195,6 @@ class DevicePlayers:
         self._restart.index_fill_(0, index, 0.0)
 
     def _part(self, n: int, which: int, dtype: torch.dtype) -> Tensor:
-        """The first n rows' noise or slot, as numbers."""
+        """Return the first n rows' noise (0) or slot number (1) of the block on the device."""
         begin, end = [*self._offsets, self._there.shape[1]][which : which + 2]
         return self._there[:n, begin:end].contiguous().view(dtype)

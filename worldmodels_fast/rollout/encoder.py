@@ -1,10 +1,9 @@
 """V's encoder for playing: weights packed once, and the same latent whatever else is in the batch.
 
-`VAE.encode` is for training: it rearranges its weights in every call, and how its layers round
-depends on the number of frames. Here `ops.encode_frames` sees each frame by itself: its result is
-bitwise the same in a batch of any size, at any place in it and with any number of threads, and one
-frame alone takes no longer than one of many. Nothing here needs torch, so processes that play can
-do without it.
+`VAE.encode` is for training: it rearranges its weights in every call, and its rounding depends on
+the number of frames. `ops.encode_frames` encodes each frame independently: the result is bitwise
+the same in a batch of any size, at any place in it and with any number of threads, and one frame
+alone takes no longer than one of many. This module does not import torch, so workers need not.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def resolved(precision: VAEPrecision, backend: str | None = None) -> Literal["fp
 
 
 class PackedEncoder:
-    """Frames in, mu and logvar out, on the CPU.
+    """V's encoder on the CPU.
 
     Args:
         vae: V, or the weights of its encoder; they are copied, later changes are not seen.
@@ -42,7 +41,7 @@ class PackedEncoder:
             machine multiplies bfloat16 natively, and slower elsewhere. "auto" is "bf16" there and
             "fp32" elsewhere. The last layer is always fp32.
         backend: a level of the CPU, see `ops.available_backends`; None for the best one.
-        threads: over which frames are spread.
+        threads: number of threads, which share the frames.
 
     Raises:
         ValueError: another precision or backend.
@@ -67,10 +66,10 @@ class PackedEncoder:
 
     @property
     def precision(self) -> str:
-        """What "auto" became, or what was asked for."""
+        """The precision in use, "fp32" or "bf16"."""
         return self._packed.precision
 
     def __call__(self, frames: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Encode frames: uint8 (N, 64, 64, 3), RGB, C-contiguous -> mu, logvar (N, Z)."""
+        """Return mu and logvar (N, Z) float32 of frames (N, 64, 64, 3) uint8 RGB, C-contiguous."""
         mu, logvar = ops.encode_frames(self._packed, frames, threads=self._threads)
         return mu, logvar

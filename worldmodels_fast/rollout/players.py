@@ -1,7 +1,7 @@
-"""V, M and C together, in slots: what plays in `Agent` and in a `Game`'s workers.
+"""V, M and C together, in slots: the player of `Agent` and of a `Game`'s workers.
 
-Nothing here needs torch: models come as weights, too, and a process that only plays is there sooner
-and smaller.
+This module does not import torch: models are passed as weights, too, and a worker starts faster and
+takes less memory without it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["Players"]
 class Players:
     """V, M and C in N slots: an episode each, with its own parameters of C and its own noise.
 
-    As in the paper, C acts on h and c from before M is fed the present z, and z is sampled from
-    what V says, not its mean. A step is `act`, then `remember`.
+    As in the paper, C acts on h and c from before M is fed the present z, and z is sampled from V's
+    distribution, not its mean. A step is `act`, then `remember`.
 
     Args:
         vae: V, or its encoder's weights; copied.
         mdn_rnn: M, or its weights; copied. None if the controller sees z alone: then M is not run.
-        controller: what a row of parameters means.
+        controller: the meaning of a row of parameters.
         slots: N.
         latent: "sample" or "mu".
         vae_precision: see `PackedEncoder`.
@@ -76,7 +76,7 @@ class Players:
         Args:
             slot: its number.
             params: (n_params,) float32.
-            rng: what z is sampled with; None goes on with the slot's.
+            rng: the generator that z is sampled with; None for the slot's generator as it is.
         """
         self._params[slot] = params
         self._h[slot] = 0.0
@@ -86,10 +86,10 @@ class Players:
             self._noise.begin(slot, rng)
 
     def act(self, slots: Slots, frames: Frames) -> tuple[Floats, Floats]:
-        """See and act: z (n, Z) and actions (n, A) of n different slots.
+        """Return z (n, Z) and actions (n, A), float32, of n different slots.
 
         Args:
-            slots: (n,) their numbers.
+            slots: (n,) numbers of slots.
             frames: (n, 64, 64, 3) uint8, RGB, C-contiguous.
         """
         mu, logvar = self._vae(frames)
@@ -103,7 +103,7 @@ class Players:
         )
 
     def remember(self, slots: Slots, z: Floats, actions: Floats) -> None:
-        """Feed M what `act` returned for these slots."""
+        """Feed M the z (n, Z) and actions (n, A) that `act` returned for these slots (n,)."""
         if self._model is not None:
             restart = self._restart[slots] if self._model.predicts_done else None
             step = ops.mdn_rnn_step(

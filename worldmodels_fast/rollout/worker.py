@@ -1,7 +1,7 @@
 """The environment worker: a process with some slots, their environments, and V, M and C.
 
-The scheduler of a `Game` assigns episodes to slots and receives results. In between a worker needs
-nobody: V, M and C act on the frames of all its slots, then each environment steps. So no step waits
+The scheduler of a `Game` assigns episodes to slots and receives results. In between a worker works
+alone: V, M and C act on the frames of all its slots, then each environment steps. So no step waits
 for another process, and every processor is busy until the last episodes.
 
 Where V, M and C are on a device (`device_players`), the scheduler's process holds them for all
@@ -66,13 +66,13 @@ SLOT_DTYPE = np.dtype(
 
 
 def shared_slots(memory: Any) -> npt.NDArray[Any]:
-    """Return all slots in shared memory, an array (slots,) of `SLOT_DTYPE`."""
+    """Return the slots in a `SharedMemory`'s buffer, an array (slots,) of `SLOT_DTYPE`."""
     return np.frombuffer(memory, SLOT_DTYPE)
 
 
 @dataclass(frozen=True)
 class PlayerParts:
-    """The arguments of `Players`, with weights as plain arrays, to be sent to a worker."""
+    """The arguments of `Players`, with weights as NumPy arrays, to be sent to a worker."""
 
     vae: ops.VAEEncoderWeights
     mdn_rnn: ops.MDNRNNWeights | None
@@ -207,6 +207,7 @@ class _Worker:
                 self.step_all()
 
     def ask(self, *message: Any) -> Any:
+        """Send a message to the scheduler and return its answer."""
         self.pipe.send(message)
         return self.pipe.recv()
 
@@ -261,7 +262,7 @@ class _Worker:
             self.begin(self.ask(DONE, task.slot, episode.score, episode.steps, bool(terminated)))
 
     def failed(self, slot: int, task: Task, error: Exception) -> list[Task]:
-        """Report what the environment raised; return the tasks to be played now."""
+        """Report an environment's error; return the tasks to be played now."""
         # The episode is played again in an environment that has not failed.
         if slot in self.environments:
             self.environments.pop(slot).close()
@@ -270,6 +271,7 @@ class _Worker:
         return tasks
 
     def close(self) -> None:
+        """Close all environments."""
         for environment in self.environments.values():
             environment.close()
 

@@ -41,7 +41,7 @@ class WorkerPool:
     def send(self, number: int, message: Any, episodes: int = 0) -> None:
         """Answer a worker, or send a new or idle one its episodes.
 
-        Nothing is raised if it is dead: `receive` tells.
+        Nothing is raised if it is dead: `receive` returns None for it.
         """
         worker = self._workers[number] or self._start(number)
         self._episodes[number] += episodes

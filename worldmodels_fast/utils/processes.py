@@ -156,9 +156,9 @@ def _ready(pool: list[_Worker]) -> list[_Worker]:
 def _task_loop(pipe: Connection, function: Callable[[Any], Any]) -> None:
     """Do tasks until the pipe ends: the loop of a worker."""
     while True:
-        task = pipe.recv()
+        task = pipe.recv_bytes()
         try:
-            result, error = function(task), None
+            result, error = function(pickle.loads(task)), None
         except Exception as raised:
             result, error = None, picklable(raised)
         try:

@@ -1,6 +1,6 @@
-"""What a stage shows while it works: a bar with rate and time left, or a few plain lines.
+"""Progress of a stage: a bar with rate and time left, or a few plain lines.
 
-On a terminal `rich` draws a live bar. Elsewhere (a log file, CI) there is one line when a stage
+On a terminal `rich` draws a live bar. Elsewhere (a log file, CI) there is one line when the stage
 begins, one a minute, and one when it ends.
 """
 
@@ -25,13 +25,17 @@ from rich.text import Text
 
 SPARKS = "▁▂▃▄▅▆▇█"
 PLAIN_LINE_EVERY = 60.0
+"""Seconds between two plain lines."""
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
-"""Where everything that a person should see is written: as it is, whatever brackets it holds."""
+"""Standard output for people: text is printed as it is, brackets included."""
 
 
 class _Rate(ProgressColumn):
+    """The rate of a bar, in its unit per second."""
+
     def render(self, task: Task) -> Text:
+        """Return the rate as text, empty until it is known."""
         speed = task.finished_speed or task.speed
         unit = task.fields["unit"]
         return Text("" if speed is None else f"{speed:,.4g} {unit}/s", style="cyan")
@@ -42,9 +46,9 @@ class StageProgress:
 
     Args:
         name: the stage's name.
-        total: how many units there are to do.
-        unit: what is counted, in the plural ("frames").
-        done: how many were done by an earlier, killed run.
+        total: number of units to be done.
+        unit: name of the unit, in the plural ("frames").
+        done: number of units done by an earlier, killed run.
     """
 
     def __init__(self, name: str, total: int, unit: str, done: int = 0) -> None:
@@ -80,7 +84,12 @@ class StageProgress:
         return self
 
     def update(self, done: int, metrics: Mapping[str, float] | str = "") -> None:
-        """Show that `done` units are done, with some figures or a text beside."""
+        """Show progress.
+
+        Args:
+            done: number of units that are done.
+            metrics: figures by name, or a text, shown after the rate.
+        """
         self.done = done
         self.text = metrics if isinstance(metrics, str) else format_metrics(metrics)
         if self._bar is not None:
@@ -117,10 +126,13 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
 
 
 def sparkline(values: list[float], width: int = 32) -> str:
-    """Return the last `width` values as small bars between their minimum and maximum."""
+    """Return the last `width` values as small bars between their minimum and maximum.
+
+    Where bars cannot be printed (the console's encoding is not UTF) the line is empty.
+    """
     values = values[-width:]
     if not values or not console.encoding.lower().startswith("utf"):
-        return ""  # where they cannot be written, a training must not end with them
+        return ""
     low, high = min(values), max(values)
     scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
     return "".join(SPARKS[round((value - low) * scale)] for value in values)

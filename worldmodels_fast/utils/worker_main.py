@@ -1,10 +1,10 @@
-"""A worker process from inside: what it runs first, and the main script that it may need.
+"""The main function of a worker process, and the import of the main script into it.
 
-A worker is a fresh interpreter (`worker_process` starts it). It does not import the main script of
-the process that started it: that is done when something defined there is first asked for, be it by
-unpickling a function or by the entry point of an environment. So a script without an
-`if __name__ == "__main__":`, one from standard input and a notebook can start workers for whatever
-is defined in modules.
+A worker is a fresh interpreter, started by `worker_process`. It imports the main script of the
+process that started it only when a name that is defined there is looked up: when such a function is
+unpickled, or when such a class is the entry point of an environment. So a script without an
+`if __name__ == "__main__":`, a script from standard input and a notebook can start workers too, for
+functions and classes that are defined in modules.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _imported = False
 class Pipe(Connection):
     """An end of a pipe whose messages are pickled plainly.
 
-    `Connection.send` lets torch send tensors by file descriptors, which end with their process.
+    With `Connection.send` torch would send a tensor as a file descriptor of the sending process.
     """
 
     def send(self, obj: Any) -> None:
@@ -52,9 +52,9 @@ class Pipe(Connection):
 
 
 def main_script() -> dict[str, str]:
-    """Return how this process's main script is imported elsewhere, for `spawn.prepare`.
+    """Return the name or path of this process's main script, as `spawn.prepare` takes it.
 
-    Empty if it cannot be: the script came from standard input, a notebook or `python -c`.
+    Empty if there is none: the script came from standard input, a notebook or `python -c`.
     """
     if _script is not None:  # a worker that starts workers
         return _script
@@ -115,9 +115,9 @@ def _ask_main_script(name: str) -> Any:
 
 
 def run(start: BinaryIO, pipe_fd: int) -> None:
-    """Be a worker: no Ctrl-C, one torch thread, and a report when it is up.
+    """Run a worker: without Ctrl-C, with one torch thread.
 
-    The report is None, or the error that kept it from starting.
+    The first message of a worker reports its start: None, or the error that prevented it.
 
     Args:
         start: holds, pickled, the `main_script` of the process that started this one, and then the
@@ -127,12 +127,12 @@ def run(start: BinaryIO, pipe_fd: int) -> None:
     global _script
     pipe = Pipe(pipe_fd)
     os.set_inheritable(pipe_fd, False)
-    # Ctrl-C is for the process that started this one, which decides what it means.
+    # The process that started this one handles Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Leave by way of `finally` and `atexit`: a game's engine must not outlive its worker.
     signal.signal(signal.SIGTERM, _exit_on_signal)
-    # A worker is one process on one core; torch's own threads would fight over the cores. It is
-    # there if `main` needs it, or comes later and reads the variable.
+    # Workers take a core each; torch's threads would compete for the cores. Torch is imported with
+    # the function, or later, and then reads the variable.
     os.environ["OMP_NUM_THREADS"] = "1"
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:

@@ -1,10 +1,10 @@
-"""A worker process from outside: started, sent messages, stopped; how it ended if it died.
+"""A worker process, from the process that starts it: start, messages, stop, and how it ended.
 
-Each worker is a fresh interpreter with a pipe of its own. Its function and arguments, the weights
-of models among them, lie in a file without a name that the worker reads by itself: whatever
-happens to it meanwhile, nobody waits for it to read. It reports when it is up, and messages are
-sent from then on; a worker that dies before, or takes longer than `START_SECONDS`, is lost like one
-that dies later. Workers end by themselves when the process that started them is gone.
+A worker is a fresh interpreter with a pipe of its own. Its function and arguments, the weights of
+models among them, lie in a file without a name, so starting a worker waits for nothing. The worker
+reads the file and reports that it is up; messages are sent from then on. A worker that dies before,
+or takes longer than `START_SECONDS`, is lost like one that dies later. Workers end by themselves
+when the process that started them is gone.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class WorkerProcess:
     def send(self, message: Any) -> None:
         """Send a picklable message, as soon as the worker is up.
 
-        Nothing is raised if the worker is dead: `is_lost` and `read` tell.
+        Nothing is raised if the worker is dead: see `is_lost` and `read`.
         """
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         if self._is_up:
@@ -146,11 +146,11 @@ class WorkerProcess:
             self.pipe.send_bytes(data)
 
     def read(self) -> tuple[Any, ...]:
-        """Read from a readable pipe: one message, or none if it was the report of being up.
+        """Read from a readable pipe; return one message, or none if it was the report of the start.
 
         Raises:
             EOFError: the worker is dead.
-            RuntimeError: it could not start; what it raised is the cause.
+            RuntimeError: it could not start; its error is the cause.
         """
         try:
             message = self.pipe.recv()
@@ -221,7 +221,7 @@ class WorkerProcess:
 def stop_workers(idle: Sequence[WorkerProcess], busy: Sequence[WorkerProcess] = ()) -> None:
     """Stop all these workers, also in the middle of a task; no process is left.
 
-    In a process that was forked from the one that started them nothing happens to them.
+    In a process that was forked from the one that started them, they go on.
     """
     for worker in (*idle, *busy):
         worker.pipe.close()  # an idle worker reads the end of its pipe and goes
@@ -244,7 +244,7 @@ def _start_failure(error: Exception) -> RuntimeError:
 
 
 _workers: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
-"""Those that were started and not stopped; at the interpreter's exit they are."""
+"""Workers that were started and are not stopped; the interpreter's exit stops them."""
 
 
 @atexit.register
