@@ -488,9 +488,7 @@ def test_an_environment_that_workers_cannot_import(tmp_path, how, message):
         "gymnasium.register('Mine-v0', entry_point=Mine)\n"
         "play('Mine-v0')\n"
     )
-    began = time.monotonic()
     done = run_script(code, tmp_path, how)
-    assert time.monotonic() - began < 50
     beginning = "RuntimeError: a worker process could not start: "
     (line,) = [line for line in done.stderr.splitlines() if line.startswith(beginning)]
     assert message in line

@@ -135,12 +135,10 @@ def test_at_exit_workers_are_stopped(tmp_path):
         "    assert worker.receive() == 'up'\n"
         "    print(*children())\n"
     )
-    began = time.monotonic()
     done = run_script(code, tmp_path)
     assert not done.stderr
     (pid,) = map(int, done.stdout.split())
     assert not is_running(pid)
-    assert time.monotonic() - began < 40
 
 
 def test_a_fork_leaves_its_parents_workers_alone():
@@ -240,9 +238,7 @@ def test_a_task_of_a_class_of_the_script(tmp_path):
     ],
 )
 def test_a_script_whose_function_workers_cannot_import(tmp_path, guard, how, message):
-    began = time.monotonic()
     done = run_script(OWN + guard + DOUBLE, tmp_path, how)
-    assert time.monotonic() - began < 40
     assert done.returncode == 1
     beginning = "RuntimeError: a worker process could not start: "
     (line,) = [line for line in done.stderr.splitlines() if line.startswith(beginning)]
