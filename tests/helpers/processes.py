@@ -20,7 +20,10 @@ def wait_for(condition, problem, seconds=60):
 def is_running(pid):
     """Whether there is such a process, and not only its exit status."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+            != "Z"
+        )
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -29,7 +32,7 @@ def children(pid=None):
     """Return the ids of a process's running children (default: of this process)."""
     pids = []
     for task in Path(f"/proc/{pid or os.getpid()}/task").glob("*/children"):
-        pids += [int(child) for child in task.read_text().split()]
+        pids += [int(child) for child in task.read_text(encoding="utf-8").split()]
     return [child for child in pids if is_running(child)]
 
 

@@ -166,7 +166,8 @@ def test_a_parent_that_ends_while_workers_start_leaves_none(tmp_path, number):
         "    pathlib.Path(f'importing-{os.getpid()}').touch()\n"
         "    time.sleep(2)\n"
         "def main(pipe, weights):\n"
-        "    pipe.recv()\n"
+        "    pipe.recv()\n",
+        encoding="utf-8",
     )
     (tmp_path / "script.py").write_text(
         "import os, signal\n"
@@ -177,9 +178,10 @@ def test_a_parent_that_ends_while_workers_start_leaves_none(tmp_path, number):
         "from worldmodels_fast.utils.worker_process import WorkerProcess\n"
         "del os.environ['OLD']\n"
         "workers = [WorkerProcess.start(slow_module.main, bytes(10**7)) for _ in range(2)]\n"
-        "workers[0].receive()\n"
+        "workers[0].receive()\n",
+        encoding="utf-8",
     )
-    with (tmp_path / "errors").open("w") as errors:
+    with (tmp_path / "errors").open("w", encoding="utf-8") as errors:
         parent = subprocess.Popen(
             [sys.executable, "script.py"], cwd=tmp_path, env=script_environment(), stderr=errors
         )
@@ -189,7 +191,7 @@ def test_a_parent_that_ends_while_workers_start_leaves_none(tmp_path, number):
     parent.send_signal(number)
     parent.wait(timeout=30)
     wait_for(lambda: not any(map(is_running, pids)), "the workers are still there", 20)
-    said = (tmp_path / "errors").read_text()
+    said = (tmp_path / "errors").read_text(encoding="utf-8")
     assert said.count("Traceback") == (number == signal.SIGINT)  # the workers say nothing
 
 
