@@ -25,8 +25,8 @@ class VideoOptions:
     """Film the game beside dreams from the same first frames, under the same actions or C's.
 
     Attributes:
-        out: an .mp4 (needs the extra `video`), .gif or .webp; None for dream.mp4, or dream.gif without
-            the extra, in the run's folder, or in the working directory for a bundled world.
+        out: an .mp4 (needs the extra `video`), .gif or .webp; None for dream.mp4, or dream.gif
+            without the extra, in the run's folder, or in the working directory for a bundled world.
         taus: temperatures of the dreams, one picture each.
         player: "agent", the evolved controller, or the name of an open-loop policy; None for the
             agent if there is one.
@@ -131,9 +131,8 @@ def write_video(pictures: Iterable[Frames], path: Path, fps: int) -> None:
 def check_suffix(path: Path) -> None:
     """Raise ValueError unless a video can be written to this path on this machine."""
     if path.suffix not in SUFFIXES:
-        raise ValueError(
-            f"--out: expected a name ending in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path}"
-        )
+        suffixes = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        raise ValueError(f"--out: expected a name ending in {suffixes}, got {path}")
     if path.suffix == ".mp4" and not has_ffmpeg():
         raise ValueError(
             "--out: an .mp4 needs imageio-ffmpeg; pip install 'worldmodels-fast[video]', or name a "
