@@ -17,8 +17,8 @@ html_title = f"worldmodels_fast {version}"
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
-    "links",  # the rest: docs/_extensions
+    "docstrings",  # these and the rest: docs/_extensions
+    "links",
     "mathml",
     "package_pages",
 ]
@@ -28,23 +28,10 @@ nitpicky = True
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 
+add_module_names = False  # the heading has them
+python_maximum_signature_line_length = 90
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-napoleon_google_docstring = True
-napoleon_numpy_docstring = False
-napoleon_use_ivar = True
-
-# Names of other packages stand in signatures; their documentation is not here to link to.
-_OTHER_PACKAGES = (
-    "abc|argparse|cma|collections|concurrent|contextlib|dataclasses|enum|gymnasium|h5py|io|"
-    "logging|matplotlib|minari|multiprocessing|np|numpy|npt|pathlib|PIL|rich|safetensors|"
-    "subprocess|threading|torch|types|typing|tyro|vizdoom"
-)
-_BUILTINS = (
-    "bool|bytes|callable|complex|dict|float|frozenset|int|list|None|object|set|slice|str|tuple|"
-    r"type|[A-Z]\w*(Error|Exception|Warning|Interrupt|Exit)|optional|Ellipsis"
-)
-nitpick_ignore_regex = [(r"py:.*", rf"({_OTHER_PACKAGES})(\..*)?"), (r"py:.*", _BUILTINS)]
 
 # All that a page needs is in the site: no fonts, scripts or pictures from elsewhere.
 html_theme = "furo"

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import PAGES
 
 ROOT = Path(__file__).parent.parent
-PYTHON = ["worldmodels_fast", "tests", "benchmarks"]
+PYTHON = ["worldmodels_fast", "tests", "benchmarks", "tools", "docs", "examples"]
 
 
 def run(*command: str) -> None:
@@ -38,15 +39,45 @@ def test_types_are_strict():
     run(sys.executable, "-m", "mypy")
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "csrc/README.md"])
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
     """To files that a clone has: whatever git ignores is missing there."""
+    text = re.sub(r"^( *)(`{3,}).*?^\1\2", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    links = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r"<img[^>]*src=\"([^\"]+)", text)
+    local = [link for link in links if not re.match(r"https?:|mailto:", link)]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "benchmarks/README.md", "csrc/README.md"])
+def test_paths_in_pages_are_there(page):
+    """Files and folders that a page names in code, in full or by their last parts."""
     path = ROOT / page
     if not path.is_file():
         pytest.skip("tests are run without the repository's pages")
-    links = re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8"))
-    local = [link for link in links if not link.startswith("http")]
-    assert [link for link in local if not (path.parent / link).exists()] == []
+    folders = (
+        "csrc",
+        "worldmodels_fast",
+        "tests",
+        "benchmarks",
+        "docs",
+        "tools",
+        "examples",
+        ".ci",
+    )
+    found = [
+        *ROOT.glob("*"),
+        *(p for f in folders for p in (ROOT / f).rglob("*")),
+        *ROOT.glob(".ci"),
+    ]
+    known = {f"/{p.relative_to(ROOT).as_posix()}{'/' if p.is_dir() else ''}" for p in found}
+    named = re.findall(
+        r"`([\w./-]+(?:\.(?:py|pyi|h|cpp|cu|cuh|cmake|txt|md)|/))`",
+        path.read_text(encoding="utf-8"),
+    )
+    assert len(named) > 5
+    missing = [name for name in named if not any(p.endswith(f"/{name}") for p in known)]
+    made_by_a_run = {"world/", "bench.md"}
+    assert [n for n in missing if "NAME" not in n and n not in made_by_a_run] == []
 
 
 def without_encoding(path: Path) -> list[str]:
@@ -71,7 +102,7 @@ def without_encoding(path: Path) -> list[str]:
 
 def test_text_names_its_encoding():
     """Else it is that of the locale, and a file written here cannot be read there."""
-    files = [path for folder in (*PYTHON, "tools") for path in (ROOT / folder).rglob("*.py")]
+    files = [path for folder in PYTHON for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 100
     assert [call for path in files for call in without_encoding(path)] == []
 
