@@ -30,6 +30,19 @@ def test_help_lists_the_stages_in_their_order():
     assert list(usage.STAGES) == list(STAGES)
 
 
+def test_help_does_not_import_torch():
+    """`--help` and `--version` import nothing that only another command needs."""
+    code = (
+        "import sys; from worldmodels_fast.cli.main import main; main(sys.argv[1:]); "
+        "print(sorted({'torch', 'matplotlib', 'vizdoom', 'cma', 'tyro'} & set(sys.modules)))"
+    )
+    for option in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, option], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.endswith("\n[]\n"), done.stdout
+
+
 @pytest.mark.parametrize("command", ["demo", "run", "bench", "doctor", *STAGES])
 def test_every_command_has_help(capsys, command):
     status, out, err = main(capsys, command, "--help")
@@ -322,4 +335,5 @@ def test_an_ablation_takes_the_settings_of_the_run_that_it_is_from(capsys, tmp_p
 def test_a_mistyped_world_is_told_the_worlds(capsys):
     status, _, err = main(capsys, "evaluate", "take-cove")
     assert status == 2
+    assert "did you mean 'take-cover'? name a recipe" in err
     assert "or name a world (car-racing, take-cover)" in err

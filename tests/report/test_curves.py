@@ -12,6 +12,7 @@ from worldmodels_fast.report.curves import (
     draw_curves,
     published_folder,
 )
+from worldmodels_fast.report.records import RunRecords
 
 
 def quoted_curve(environment):
@@ -37,27 +38,27 @@ def write_run(folder, scored, tau=1.15, finished=True):
 
 def test_a_runs_curve(tmp_path):
     write_run(tmp_path, {1: 300.0, 3: 500.0})
-    curve = curve_of(tmp_path, "ours")
+    curve = curve_of(RunRecords(tmp_path), "ours")
     assert [point[0] for point in curve.points] == [2, 4]
     assert [point[1] for point in curve.points] == pytest.approx([0.04, 0.08])  # core-hours
     assert [point[2] for point in curve.points] == [300.0, 500.0]
     (tmp_path / "history.jsonl").unlink()
-    assert curve_of(tmp_path, "ours") is None
+    assert curve_of(RunRecords(tmp_path), "ours") is None
 
 
 def test_a_run_and_its_rows(tmp_path):
     write_run(tmp_path, {3: 500.0})
-    assert [curve.name for curve in curves_of(tmp_path)] == ["ours, tau 1.15"]
+    assert [curve.name for curve in curves_of(RunRecords(tmp_path))] == ["ours, tau 1.15"]
     (tmp_path / "config.json").rename(tmp_path / "settings")  # a demo has none
-    assert [curve.name for curve in curves_of(tmp_path)] == ["ours"]
+    assert [curve.name for curve in curves_of(RunRecords(tmp_path))] == ["ours"]
     (tmp_path / "settings").rename(tmp_path / "config.json")
     write_run(tmp_path / "sweep" / "tau-0.5", {3: 900.0}, 0.5, finished=False)
     write_run(tmp_path / "sweep" / "tau-1.3", {}, 1.3)
-    names = [curve.name for curve in curves_of(tmp_path)]
+    names = [curve.name for curve in curves_of(RunRecords(tmp_path))]
     assert names == ["ours, tau 1.15", "ours, tau 0.5"]
-    assert math.isnan(curves_of(tmp_path)[1].points[0][1])
+    assert math.isnan(curves_of(RunRecords(tmp_path))[1].points[0][1])
     write_run(tmp_path / "sweep" / "tau-1.15", {1: 1.0})
-    curves = curves_of(tmp_path)  # the run's own is the row's
+    curves = curves_of(RunRecords(tmp_path))  # the run's own is the row's
     assert [curve.name for curve in curves] == ["ours, tau 0.5", "ours, tau 1.15"]
     quoted = quoted_curve("take-cover")
     figure = draw_curves(curves, quoted)
@@ -79,7 +80,7 @@ def test_a_run_in_the_game_has_no_temperature(tmp_path):
     write_run(tmp_path, {1: -20.0, 3: 500.0}, 1.0)
     config = {"evolve": {"temperature": 1.0, "where": "game"}}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    (curve,) = curves_of(tmp_path)
+    (curve,) = curves_of(RunRecords(tmp_path))
     assert curve.name == "ours"
     figure = draw_curves([curve], None, "reward in the game")
     assert figure.axes[0].get_ylabel() == "score of the mean: reward in the game"

@@ -20,7 +20,8 @@ def test_a_card_says_what_the_run_has_and_leaves_out_what_it_has_not(tmp_path):
     assert "over with probability sigmoid((done logit - 2.5) / 1.25) in each step" in card
     assert "Score in the real game" not in card
 
-    settings = {"environment": {"skill": 4}, "versions": {"vizdoom": "1.3.2"}}
+    settings = {"environment": {"skill": 4}, "seed": 3, "versions": {"vizdoom": "1.3.2"}}
+    settings["env_id"] = "worldmodels_fast/TakeCover-v0"
     episodes = tuple(EpisodeScore(i, i, 100.0 + i, 100 + i, True) for i in range(3))
     evaluation = {"agent": Evaluation(settings, episodes).to_json()}
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
@@ -28,7 +29,7 @@ def test_a_card_says_what_the_run_has_and_leaves_out_what_it_has_not(tmp_path):
     (tmp_path / "fidelity.json").write_text(json.dumps({"rows": [asdict(row)]}), encoding="utf-8")
     card = write_card(tmp_path).read_text(encoding="utf-8")
     assert "| agent | 3 | 101 +- 1 |" in card
-    assert "vizdoom 1.3.2" in card
+    assert "worldmodels_fast/TakeCover-v0 (skill 4), seed 3; vizdoom 1.3.2." in card
     assert "| left | 110" in card
     assert "How good is the dream?" not in card
 
@@ -47,6 +48,7 @@ def test_a_card_of_a_run_in_the_game(tmp_path):
     small_world(predicts_done=False).save(tmp_path / "world")
     save_config(make_recipe("car-racing-z-hidden"), tmp_path / "config.json")
     settings = {"environment": {"max_steps": 1000, "patience": None}, "versions": {"box2d": "2.3"}}
+    settings["seed"] = 5
     players = {
         "agent": Evaluation({**settings, "env_id": "Ours-v0"}, (EpisodeScore(0, 5, 9.5, 9, True),)),
         "agent-unmodified": Evaluation(
@@ -70,8 +72,8 @@ def test_a_card_of_a_run_in_the_game(tmp_path):
         "scored 7 in the game, was kept",
         "| the paper: z, with a hidden layer | 100 | 788 +- 141 | - |",
         "Reward, on seeds that nothing was trained on",
-        "Ours-v0: max_steps 1000; box2d 2.3.",
-        "Theirs-v0: max_steps 1000",
+        "Ours-v0 (max_steps 1000), seed 5; box2d 2.3.",
+        "Theirs-v0 (max_steps 1000)",
         "with its own drawing: -2.0 on average over 1 episodes",
     ):
         assert words in card

@@ -191,7 +191,7 @@ def test_the_dreams_quality_is_told(folder, tmp_path_factory):
         json.dumps(a_quality(tmp_path_factory.mktemp("quality"))), encoding="utf-8"
     )
     page = write_report(folder).read_text(encoding="utf-8")
-    for heading in ("How far M foresees", "Does M know when one dies?", "What the dream shows"):
+    for heading in ("How far M predicts", "Does M know when one dies?", "Contents of the dream"):
         assert f"<h3>{heading}</h3>" in page
     assert "held out from the training" in page
     figures = {p.name for p in (folder / "figures").iterdir()}

@@ -10,6 +10,7 @@ from small_worlds import small_world
 from worldmodels_fast.cli import main as cli
 from worldmodels_fast.cli import video as cli_video
 from worldmodels_fast.cli.video import make_video
+from worldmodels_fast.experiments.config import save_config
 from worldmodels_fast.experiments.recipes.registry import make_recipe
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.models.controller import LinearController
@@ -170,6 +171,7 @@ def test_a_video_of_a_world(tmp_path, world, monkeypatch, capsys):
 
 def test_a_run_without_a_controller_is_played_by_a_policy(tmp_path, world, monkeypatch):
     run = Run(tmp_path, make_recipe("take-cover-smoke"))
+    save_config(run.config, tmp_path / "config.json")
     monkeypatch.setattr(Run, "load", lambda folder: run)
     monkeypatch.setattr(Run, "unevolved_world", lambda run: world)
     with pytest.raises(ValueError, match=r"player: no controller has evolved in .*; name a policy"):
@@ -183,7 +185,8 @@ def test_a_run_without_a_controller_is_played_by_a_policy(tmp_path, world, monke
     ("args", "words"),
     [
         (["video"], "usage: worldmodels-fast video RUN_OR_WORLD"),
-        (["video", "nowhere"], "nowhere: no run in here"),
+        (["video", "nowhere"], "nowhere: no run and no world in here; name a run's folder"),
+        (["video", "take-covr"], "did you mean 'take-cover'?"),
         (["video", "take-cover", "--out", "a.avi"], "a name ending in .mp4, .gif or .webp"),
         (["video", "take-cover", "--scale", "0"], "--scale: expected at least 1, got 0"),
         (["video", "take-cover", "--tics", "-5"], "--tics: expected at least 2, got -5"),

@@ -23,15 +23,15 @@ SECTIONS: dict[str, tuple[Section, Callable[[BenchConfig], list[Any]]]] = {
     "growth": (growth.run_growth, growth.cells),
     "ops": (single_ops.run_ops, single_ops.cells),
 }
-"""What does a section, and what lists its comparisons."""
+"""By section: the function that does it, and the one that lists its comparisons."""
 
 
 def bench(config: BenchConfig) -> Results:
-    """Do what `BenchConfig` says; print the tables; return what `bench.json` holds.
+    """Run the sections of `BenchConfig`; print the tables; return the content of `bench.json`.
 
     Raises:
         ValueError: a setting out of range, or no CUDA device to measure.
-        RuntimeError: somebody's answer is wrong, or a process died.
+        RuntimeError: a contestant's answer is wrong, or a process died.
     """
     if config.device == "cuda":
         from worldmodels_fast.bench.sections import gpu
@@ -72,7 +72,7 @@ def _write(results: Results, config: BenchConfig) -> None:
 
 
 def _headline(section: str, row: dict[str, Any]) -> str:
-    """One line about a comparison that is done."""
+    """Return one line about a comparison that is done."""
     if section == "dream":
         ours = ", ".join(
             f"{precision} {row['rates'][f'ours {precision}']['median']:,.0f} steps/s"

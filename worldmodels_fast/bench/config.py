@@ -1,4 +1,4 @@
-"""What `worldmodels-fast bench` is asked for."""
+"""Settings of `worldmodels-fast bench`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Time our kernels and their rivals in turn, and draw what came out.
+    """Time our kernels and their rivals in turn; write tables and figures.
 
     Attributes:
-        out: the folder for bench.json, bench.md and the figures.
+        out: folder of bench.json, bench.md and the figures.
         models: the paper's two sizes with random weights, and the bundled world.
         sizes: numbers of rollouts N side by side: 1 to 16, or multiples of 16.
         precisions: of the matrix products.
-        rivals: those that are not installed are left out.
-        threads: on all sides; each on a core of its own.
-        seconds: for each contestant of each comparison.
-        only: the sections to do.
+        rivals: libraries to compare with; those that are not installed are left out.
+        threads: of every contestant, each on a core of its own.
+        seconds: of each contestant in each comparison.
+        only: sections to do.
         device: "cuda" measures a CUDA device instead, as `gpu.GpuConfig` says: with its own sizes,
-            precisions, rivals and sections; of the above out, models and seconds count.
+            precisions, rivals and sections; only out, models and seconds are used then.
     """
 
     out: Path = Path("runs/bench")

@@ -26,7 +26,7 @@ from worldmodels_fast.world.pretrained import load_pretrained
 CHECKED_STEPS = 8
 
 LENGTHS_ALIKE = {"fp32": 0.1, "fp16": 0.4, "bf16": 1.0, "int8": 1.5}
-"""How far the mean length of checked dreams of `CHECKED_STEPS` steps at most may be off.
+"""Tolerance of the mean length of checked dreams of `CHECKED_STEPS` steps at most.
 
 In float32 a rollout in a hundred may take another turn by a rounding; in fewer bits more do."""
 
@@ -224,7 +224,7 @@ def make_calls(case: Case, n: int, precision: str, threads: int, steps: int) -> 
 
 
 class Peak:
-    """How many operations a second the processor multiplies at."""
+    """Return the processor's peak rate of multiplications, operations per second."""
 
     def __init__(self, precision: str, threads: int) -> None:
         self._precision, self._threads = precision, threads
@@ -235,7 +235,7 @@ class Peak:
 
 
 class Read:
-    """How fast the processor reads a model's packed weights over and over.
+    """Return the rate at which the processor reads a model's packed weights over and over.
 
     Args:
         case: whose weights.
@@ -248,7 +248,7 @@ class Read:
         self._share, self._threads = -(-self.nbytes // threads), threads
 
     def measure(self) -> float:
-        """How often per second all of them are read once."""
+        """Return how often per second all weights are read once."""
         return ops.read_rate(self._share, threads=self._threads) / self.nbytes
 
 

@@ -6,7 +6,6 @@ command is called, so that `--help` loads neither torch nor what another command
 
 from __future__ import annotations
 
-import difflib
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from worldmodels_fast import __version__
-from worldmodels_fast.cli.usage import COMMANDS, PROGRAM, STAGES, recipes_help
+from worldmodels_fast.cli.usage import COMMANDS, PROGRAM, STAGES, did_you_mean, recipes_help
 
 _OWN_MODULES = ("evaluate", "fidelity", "quality", "sweep-temperature")
 """Stages whose command does more than the stage of a run; `stage` has the others'."""
@@ -31,8 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, rest = args[0], args[1:]
     if name not in COMMANDS and name not in STAGES:
-        near = difflib.get_close_matches(name, [*COMMANDS, *STAGES], n=1)
-        meant = f"did you mean {near[0]!r}? " if near else ""
+        meant = did_you_mean(name, [*COMMANDS, *STAGES])
         print(f"error: no command {name!r}; {meant}{PROGRAM} --help lists them", file=sys.stderr)
         return 2
     try:

@@ -9,6 +9,7 @@ import tyro
 from worldmodels_fast.cli.usage import (
     PROGRAM,
     STAGES,
+    did_you_mean,
     exit_with_usage,
     lacks_target,
     recipes_help,
@@ -75,8 +76,10 @@ def folder_and_settings(args: list[str], hint: str = "") -> tuple[Path, RunConfi
             )
         return folder, settings, rest
     if recipe is None:
+        meant = did_you_mean(args[0], pretrained_names()) if hint else ""
         raise ValueError(
-            f"{folder}: no run in here yet; name a recipe to begin one ({', '.join(RECIPES)}){hint}"
+            f"{folder}: no run in here yet; {meant}name a recipe to begin one "
+            f"({', '.join(RECIPES)}){hint}"
         )
     return folder, recipe, rest
 

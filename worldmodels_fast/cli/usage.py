@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 PROGRAM = "worldmodels-fast"
 
 COMMANDS = {
-    "demo": "Evolve a controller in a bundled dream, then let it play the real game (3 minutes).",
-    "run": "Do every stage of a recipe that is not finished: run RECIPE [--from RUN] [settings].",
+    "demo": "Evolve a controller in a bundled dream; score it in the real game (3 minutes).",
+    "run": "Do every stage that is not finished: run RECIPE [--from RUN] [settings].",
     "video": "Film the game beside dreams from the same frames, under the same actions.",
     "bench": "Time the kernels beside their rivals, each checked first (tables and figures).",
     "doctor": "Print what this machine can run, and why not.",
@@ -35,6 +36,12 @@ STAGES = {
 def lacks_target(args: list[str]) -> bool:
     """Return whether the first argument, a folder, world or recipe, is missing."""
     return not args or args[0].startswith("-")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return "did you mean 'NAME'? " if one of the names is like this one, else ""."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def exit_with_usage(text: str, args: list[str]) -> NoReturn:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import tyro
 
-from worldmodels_fast.cli.usage import COMMANDS, PROGRAM, exit_with_usage, lacks_target
+from worldmodels_fast.cli.usage import (
+    COMMANDS,
+    PROGRAM,
+    did_you_mean,
+    exit_with_usage,
+    lacks_target,
+)
 from worldmodels_fast.envs.registry import spec_of
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.report.pictures import play_one
@@ -95,4 +101,10 @@ def _find(run_or_world: str) -> tuple[World, bool, Path]:
         return World.load(folder / "world"), True, folder
     if (folder / "initial_latents.safetensors").is_file():
         return World.load(folder_of(folder)), True, folder
+    if not (folder / "config.json").is_file():
+        names = pretrained_names()
+        raise ValueError(
+            f"{run_or_world}: no run and no world in here; {did_you_mean(run_or_world, names)}name "
+            f"a run's folder, a world's folder or a bundled world ({', '.join(names)})"
+        )
     return Run.load(folder).unevolved_world(), False, folder

@@ -20,7 +20,7 @@ from worldmodels_fast.evolution.cma import EvolveConfig
 from worldmodels_fast.ops.types import PRECISIONS, ControllerSpec
 from worldmodels_fast.rollout.slots import Latent
 from worldmodels_fast.training.config import Precision, RNNConfig, VAEConfig
-from worldmodels_fast.training.devices import products_in_bf16
+from worldmodels_fast.utils.arguments import checked_choice
 from worldmodels_fast.utils.files import read_json, write_json
 
 
@@ -210,7 +210,7 @@ class RunConfig:
                 f"1, got {further.episodes}, {further.sigma} and {further.spread}"
             )
         for precision in (self.vae.precision, self.rnn.precision, self.evaluate.vae_precision):
-            products_in_bf16(precision)
+            checked_choice("precision", precision, typing.get_args(Precision))
         if self.evolve.precision not in PRECISIONS:
             raise ValueError(
                 f"evolve.precision: expected one of {', '.join(PRECISIONS)}, "

@@ -18,7 +18,9 @@ from matplotlib.figure import Figure
 
 from worldmodels_fast import envs
 from worldmodels_fast.envs.registry import AUTHORS_CORES
-from worldmodels_fast.utils.files import read_json, read_json_lines, read_text
+from worldmodels_fast.report.plots import label_with_numbers
+from worldmodels_fast.report.records import RunRecords
+from worldmodels_fast.utils.files import read_text
 
 __all__ = ["Curve", "authors_curve", "curve_of", "curves_of", "draw_curves"]
 
@@ -66,40 +68,34 @@ def authors_curve(environment: str, folder: Path | None = None) -> Curve | None:
     return Curve(theirs.name, points)
 
 
-def curve_of(folder: Path, name: str) -> Curve | None:
+def curve_of(records: RunRecords, name: str) -> Curve | None:
     """Return a run's curve, or None if no mean has been scored yet.
 
     Core-hours count every processor of the machine, and the evolution alone: not the real games in
     which the exploit gap was watched.
 
     Args:
-        folder: the run's; a row of the temperature table is a run, too.
+        records: of the run; a row of the temperature table is a run, too.
         name: for the legend.
     """
-    record = folder / "stages" / "evolve.json"
-    cores = (read_json(record) or {"processors": math.nan})["processors"]
+    cores = records.stages.get("evolve", {}).get("processors", math.nan)
     points, seconds = [], 0.0
-    for row in read_json_lines(folder / "history.jsonl"):
+    for row in records.history:
         seconds += row["seconds"]
         if "mean_score" in row:
             points.append((row["generation"] + 1, seconds * cores / 3600, row["mean_score"]))
     return Curve(name, tuple(points)) if points else None
 
 
-def curves_of(folder: Path) -> list[Curve]:
-    """Return a run's own curve and those of its temperature table, as far as they are there."""
-    rows = sorted(
-        (folder / "sweep").glob("tau-*"), key=lambda path: float(path.name.removeprefix("tau-"))
-    )
-    found = [curve_of(path, f"ours, {path.name.replace('-', ' ')}") for path in rows]
-    config = folder / "config.json"
-    settings = read_json(config) or {}
-    evolve = settings.get("evolve", {})
-    tau = evolve.get("temperature")
-    if tau is None or evolve.get("where") == "game":
-        found.insert(0, curve_of(folder, "ours"))
-    elif folder / "sweep" / f"tau-{tau:g}" not in rows:
-        found.insert(0, curve_of(folder, f"ours, tau {tau:g}"))
+def curves_of(records: RunRecords) -> list[Curve]:
+    """Return a run's own curve and those of its temperature table, as far as they exist."""
+    rows = {row.folder.name: row for row in records.sweep}
+    found = [curve_of(row, f"ours, {name.replace('-', ' ')}") for name, row in rows.items()]
+    tau = records.section("dream").get("temperature")
+    if tau is None or records.evolved_in == "game":
+        found.insert(0, curve_of(records, "ours"))
+    elif f"tau-{tau:g}" not in rows:
+        found.insert(0, curve_of(records, f"ours, tau {tau:g}"))
     return [curve for curve in found if curve is not None]
 
 
@@ -122,6 +118,7 @@ def draw_curves(
             axes.plot(x, scores, "o-", ms=3, lw=1.2, label=curve.name, **style)
     for axes, label in zip(panels, ("generations", "core-hours"), strict=True):
         axes.set(xlabel=label, xscale="log")
+        label_with_numbers(axes.xaxis, subs=(1.0,))
     panels[0].set(ylabel=f"score of the mean: {score}")
     panels[0].legend(fontsize=8)
     return figure

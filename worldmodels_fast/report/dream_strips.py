@@ -14,27 +14,27 @@ STRIP_FRAMES = 12
 
 
 END_TICS = 36
-"""Tics before the end of an episode that are dreamt."""
+"""Number of an episode's last tics that are dreamt."""
 
 
 WATCHED_TICS = 200
-"""Tics that M watches before those, at most."""
+"""Number of tics that M watches before those, at most."""
 
 
 PICTURE_SEED = 7
-"""The real episode that is drawn is the agent's on this seed: whatever happens in it."""
+"""Seed of the agent's real episode that is drawn."""
 
 
 def dream_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple[Frames, str]:
-    """Draw the game, V's picture of it, and dreams from the same first frame and actions.
+    """Return a picture of the game, V's reconstruction, and dreams under the same actions.
 
     Args:
         world: the world.
-        frames: uint8 (T, 64, 64, 3), those of an episode before each action.
+        frames: uint8 (T, 64, 64, 3), frame t from before action t.
         actions: float32 (T, A).
 
     Returns:
-        uint8 (height, width, 3), and a sentence that says what the rows are.
+        uint8 (height, width, 3), and a sentence that describes its rows.
     """
     stride = max(1, min(12, len(frames) // STRIP_FRAMES))
     shown = slice(0, stride * STRIP_FRAMES, stride)
@@ -50,8 +50,7 @@ def dream_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple
         ends.append(int(ended.argmax()) + 1 if ended.any() else None)
     n = min(len(row) for row in rows)
     said = "; ".join(
-        f"at {tau:g} the dream "
-        + ("never said that it was over" if end is None else f"said that it was over in tic {end}")
+        f"at {tau:g} it " + ("never ended" if end is None else f"ended in tic {end}")
         for tau, end in zip(temperatures, ends, strict=True)
     )
     note = (
@@ -65,7 +64,7 @@ def dream_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple
 
 
 def end_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple[Frames, str]:
-    """Draw an episode's last tics, and dreams of them by an M that has watched what came before.
+    """Return a picture of an episode's last tics, and dreams of an M that watched those before.
 
     Args, returns: as `dream_beside_reality`.
     """

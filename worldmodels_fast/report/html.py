@@ -24,7 +24,7 @@ table { border-collapse: collapse; } td, th { padding: .2rem .8rem; border-botto
 
 
 def html_table(head: list[str], rows: list[list[str]]) -> str:
-    """Return a table of escaped cells; each row has as many as the head."""
+    """Return a table; cells are escaped, and each row has as many cells as the head."""
 
     def line(cells: list[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
@@ -45,6 +45,6 @@ def embedded_image(image: Image.Image, folder: Path, name: str) -> str:
 
 
 def _embedded(png: bytes, folder: Path, name: str) -> str:
-    """Write the picture beside the page, too, for those who want it alone."""
+    """Return an <img> that holds the picture; write it to `figures/NAME.png`, too."""
     write_bytes(folder / "figures" / f"{name}.png", png)
     return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

@@ -1,18 +1,16 @@
-"""The model card of a finished world: what it is, how it was made, how well it does."""
+"""The model card of a finished world: its form, how it was made, its scores."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from worldmodels_fast import envs
 from worldmodels_fast.evaluation.beside_random import UNMODIFIED, unmodified_beside
-from worldmodels_fast.evaluation.fidelity.file import read_fidelity
 from worldmodels_fast.evaluation.fidelity.row import fidelity_table
 from worldmodels_fast.evaluation.quality import tables
 from worldmodels_fast.evaluation.quality.contents import contents_of
-from worldmodels_fast.evaluation.scores import load_evaluations
-from worldmodels_fast.utils.files import read_json, read_json_lines, write_text
+from worldmodels_fast.report.records import RunRecords, environment_line
+from worldmodels_fast.utils.files import write_text
 
 FRONT_MATTER = """---
 license: mit
@@ -25,88 +23,71 @@ tags: [world-models, reinforcement-learning, vae, mdn-rnn, cma-es, {environment}
 def write_card(folder: Path) -> Path:
     """Write `world/README.md` from a run's records; return its path.
 
-    Every figure is read from what the run's stages have left; a stage that has not run leaves its
+    Every figure is read from the records of the run's stages; a stage that has not run leaves its
     section out.
 
     Args:
         folder: the run's folder.
 
     Raises:
-        ValueError: the run has no finished world.
+        ValueError: the run has no finished world, or a file of the run is damaged.
     """
-    world = folder / "world"
-    if not (world / "config.json").is_file():
-        raise ValueError(f"{world}: no finished world; run the stage `evolve` first")
-    config = read_json(folder / "config.json") or {}
-    path = world / "README.md"
-    write_text(
-        path,
-        FRONT_MATTER.format(environment=config["environment"])
-        + "\n".join(
-            [
-                *_what(config, (read_json(world / "config.json") or {})["dream"]),
-                *_made(folder),
-                *_scores(folder),
-                *_fidelity(folder),
-                *_quality(folder),
-            ]
-        )
-        + "\n",
-    )
+    records = RunRecords(folder)
+    if records.world is None:
+        raise ValueError(f"{folder / 'world'}: no finished world; run the stage `evolve` first")
+    lines = [
+        *_what(records, records.world["dream"]),
+        *_made(records),
+        *_scores(records),
+        *_fidelity(records),
+        *_quality(records),
+    ]
+    path = folder / "world" / "README.md"
+    front_matter = FRONT_MATTER.format(environment=records.environment)
+    write_text(path, front_matter + "\n".join(lines) + "\n")
     return path
 
 
-def _what(config: dict[str, Any], dream: dict[str, Any]) -> list[str]:
+def _what(records: RunRecords, dream: dict[str, Any]) -> list[str]:
+    config, environment = records.config, records.environment
     settings = ", ".join(f"{k} {v}" for k, v in config["env_kwargs"].items())
+    if records.evolved_in == "game":
+        place = "in the real game."
+    else:
+        place = "inside the dream alone and never saw a reward of the real game."
+        if records.predicts_reward:
+            place += " M predicts the dream's rewards, which the paper's does not."
+    end = "with no end of its own"
+    if records.predicts_done:
+        end = _end_rule(dream["done_threshold"], dream.get("done_temperature", 0.0))
     return [
-        f"# {config['environment']}: V, M, C and first latents",
+        f"# {environment}: V, M, C and first latents",
         "",
         "A world model after Ha & Schmidhuber (2018): V, a VAE, sees 64x64 frames; M, an LSTM "
-        f"with a mixture density head, dreams on; C, {_form(config)}, was evolved by CMA-ES "
-        + (
-            "in the real game."
-            if _where(config) == "game"
-            else "inside the dream alone and never saw a reward of the real game."
-            + (
-                " M predicts the dream's rewards, which the paper's does not."
-                if _predicts_reward(config)
-                else ""
-            )
-        ),
+        f"with a mixture density head, dreams on; C, {_form(records.section('controller'))}, was "
+        f"evolved by CMA-ES {place}",
         "",
-        f"- environment: {config['environment']}{f' ({settings})' if settings else ''}",
-        f"- recipe: `worldmodels-fast run {config['recipe']}{_from(config)}`, seed "
+        f"- environment: {environment}{f' ({settings})' if settings else ''}",
+        f"- recipe: `worldmodels-fast run {config['recipe']}{_from(records)}`, seed "
         f"{config['seed']}",
         f"- dream: temperature {dream['temperature']:g}, at most {dream['max_steps']:,} steps, "
-        + (
-            _end_rule(dream["done_threshold"], dream.get("done_temperature", 0.0))
-            if config["rnn"]["predicts_done"]
-            else "with no end of its own"
-        ),
+        f"{end}",
         "- files: safetensors, 16-bit floats; `worldmodels_fast.load_pretrained(FOLDER)`",
         "- intended for research and teaching; it knows this one game and nothing else",
         "",
     ]
 
 
-def _where(config: dict[str, Any]) -> str:
-    """What C was evolved in, "dream" or "game"."""
-    return str(config["evolve"].get("where", "dream"))
+def _form(controller: dict[str, Any]) -> str:
+    units = controller["hidden_units"]
+    kind = f"a tanh layer of {units} units" if units else "a linear layer"
+    memory = controller.get("memory") == "untrained"
+    untrained = ", the memory being an untrained M's" if memory else ""
+    return f"{kind} that sees {' and '.join(controller['features'])}{untrained}"
 
 
-def _predicts_reward(config: dict[str, Any]) -> bool:
-    return bool(config["rnn"].get("predicts_reward", False))
-
-
-def _form(config: dict[str, Any]) -> str:
-    c = config["controller"]
-    kind = f"a tanh layer of {c['hidden_units']} units" if c["hidden_units"] else "a linear layer"
-    untrained = ", the memory being an untrained M's" if c.get("memory") == "untrained" else ""
-    return f"{kind} that sees {' and '.join(c['features'])}{untrained}"
-
-
-def _from(config: dict[str, Any]) -> str:
-    base = config.get("round", {}).get("base")
+def _from(records: RunRecords) -> str:
+    base = records.section("round").get("base")
     return f" --from runs/{Path(base).name}" if base else ""
 
 
@@ -117,19 +98,25 @@ def _end_rule(threshold: float, temperature: float) -> str:
     return f"over with probability sigmoid({scaled}) in each step"
 
 
-def _made(folder: Path) -> list[str]:
-    records = {}
-    for path in sorted((folder / "stages").glob("*.json")):
-        records[path.stem] = read_json(path) or {}
-    lines = ["## How it was made", ""]
-    lengths = folder / "episodes"
-    config = read_json(folder / "config.json") or {}
-    if lengths.is_dir():
+def _made(records: RunRecords) -> list[str]:
+    return [
+        "## How it was made",
+        "",
+        *_collected(records),
+        *_trained(records),
+        *_evolved(records),
+        "",
+    ]
+
+
+def _collected(records: RunRecords) -> list[str]:
+    lines = []
+    if "collect" in records.stages:
+        collect = records.section("collect")
         lines.append(
-            f"- {config['collect']['episodes']:,} episodes under "
-            f"{', '.join(config['collect']['policies'])} actions"
+            f"- {collect['episodes']:,} episodes under {', '.join(collect['policies'])} actions"
         )
-    further = config.get("round", {})
+    further = records.section("round")
     if further.get("base"):
         least = further["sigma"] / further.get("spread", 1.0)
         noise = f"{further['sigma']:g}"
@@ -140,57 +127,63 @@ def _made(folder: Path) -> list[str]:
             f"before ({Path(further['base']).name}) played, with noise of "
             f"{noise} on its parameters; V is that round's, M went on from its M"
         )
-    for title, name, keys in (
-        ("V", "vae.log.jsonl", ("reconstruction", "held_out_reconstruction", "kl")),
-        ("M", "mdn_rnn.log.jsonl",
+    return lines
+
+
+def _trained(records: RunRecords) -> list[str]:
+    lines = []
+    for title, log, keys in (
+        ("V", records.vae_log, ("reconstruction", "held_out_reconstruction", "kl")),
+        ("M", records.mdn_rnn_log,
          ("z_loss", "held_out_z_loss", "done_loss", "held_out_done_loss", "reward_loss",
           "held_out_reward_loss")),
     ):  # fmt: skip
-        rows = [row for row in read_json_lines(folder / name) if keys[0] in row]
+        rows = [row for row in log if keys[0] in row]
         if rows:
             figures = ", ".join(
                 f"{key.replace('_', ' ')} {rows[-1][key]:.3g}"
                 for key in keys
-                if key in rows[-1] and (config["rnn"]["predicts_done"] or "done" not in key)
+                if key in rows[-1] and (records.predicts_done or "done" not in key)
             )
             lines.append(f"- {title}: {rows[-1]['step']:,.0f} batches; {figures}")
-    variance = records.get("train-rnn", {}).get("figures", {}).get("held_out_reward_variance")
-    if variance is not None:
-        limit = config["rnn"].get("reward_limit")
+    if (variance := records.reward_variance) is not None:
+        limit = records.section("rnn").get("reward_limit")
         limited = "" if limit is None else f", limited to +- {limit:g}"
         lines.append(
             f"- M predicts the reward of each step{limited}: its loss is the squared error; the "
             f"held-out rewards' mean alone has {variance:.3g}"
         )
-    evolve = records.get("evolve")
-    if evolve is not None:
-        f, where = evolve["figures"], _where(config)
-        rest = ""
-        if "core_hours" in f:
-            rest = f" ({f['steps_per_second']:,.0f} steps/s, {f['core_hours']:,.1f} core-hours)"
-        lines.append(
-            f"- C: {f['generations']} generations of CMA-ES, {f[f'{where}_steps']:,} {where} steps"
-            f"{rest}; the mean after generation {f['from_generation'] + 1}, which scored "
-            f"{f[f'score_in_the_{where}']:.0f} in the {where}, was kept"
-        )
-    return [*lines, ""]
+    return lines
 
 
-def _scores(folder: Path) -> list[str]:
-    path = folder / "evaluation.json"
-    if not path.is_file():
+def _evolved(records: RunRecords) -> list[str]:
+    figures, place = records.figures("evolve"), records.evolved_in
+    if not figures:
         return []
-    evaluations = load_evaluations(path)
-    spec = envs.ENVIRONMENTS.get((read_json(folder / "config.json") or {})["environment"])
-    score = spec.score if spec else "steps survived"
+    speed = ""
+    if "core_hours" in figures:
+        speed = (
+            f" ({figures['steps_per_second']:,.0f} steps/s, "
+            f"{figures['core_hours']:,.1f} core-hours)"
+        )
+    return [
+        f"- C: {figures['generations']} generations of CMA-ES, {figures[f'{place}_steps']:,} "
+        f"{place} steps{speed}; the mean after generation {figures['from_generation'] + 1}, which "
+        f"scored {figures[f'score_in_the_{place}']:.0f} in the {place}, was kept"
+    ]
+
+
+def _scores(records: RunRecords) -> list[str]:
+    evaluations = records.evaluations
+    if not evaluations:
+        return []
     rows = [
-        f"| {name} | {len(e.episodes)} | {e.summary().mean:.0f} +- {e.summary().std:.0f} | "
-        f"{e.summary().low:.0f} to {e.summary().high:.0f} |"
-        for name, e in evaluations.items()
+        f"| {name} | {s.n} | {s.mean:.0f} +- {s.std:.0f} | {s.low:.0f} to {s.high:.0f} |"
+        for name, s in ((name, e.summary()) for name, e in evaluations.items())
     ]
     rows += [
         f"| the paper: {name} | 100 | {mean:.0f} +- {std:.0f} | - |"
-        for name, (mean, std) in (spec.paper_scores if spec else {}).items()
+        for name, (mean, std) in records.paper_scores.items()
     ]
     lines = [
         "## Score in the real game",
@@ -199,10 +192,13 @@ def _scores(folder: Path) -> list[str]:
         "| --- | --- | --- | --- |",
         *rows,
         "",
-        f"{score.capitalize()}, on seeds that nothing was trained on; every episode is in "
+        f"{records.score.capitalize()}, on seeds that nothing was trained on; every episode is in "
         "`evaluation.json`.",
     ]
-    lines += dict.fromkeys(_environment_line(e.settings) for e in evaluations.values())
+    lines += [
+        f"{line}."
+        for line in dict.fromkeys(environment_line(e.settings) for e in evaluations.values())
+    ]
     if UNMODIFIED in evaluations:
         lines.append(
             f"`{UNMODIFIED}` is the same agent on the same seeds in the game's unmodified "
@@ -211,17 +207,11 @@ def _scores(folder: Path) -> list[str]:
     return [*lines, ""]
 
 
-def _environment_line(settings: dict[str, Any]) -> str:
-    environment = ", ".join(f"{k} {v}" for k, v in settings["environment"].items() if v is not None)
-    versions = ", ".join(f"{k} {v}" for k, v in settings["versions"].items())
-    return f"{settings.get('env_id', 'The environment')}: {environment}; {versions}."
-
-
-def _fidelity(folder: Path) -> list[str]:
-    rows = read_fidelity(folder / "fidelity.json")
+def _fidelity(records: RunRecords) -> list[str]:
+    rows = records.fidelity
     if not rows:
         return []
-    if any(row.measure == "reward" for row in rows):
+    if records.compares_rewards:
         return [
             "## Does the dream pay what the game pays?",
             "",
@@ -241,17 +231,16 @@ def _fidelity(folder: Path) -> list[str]:
         "",
         fidelity_table(rows),
         "",
-        "Where the last column is far above 1, the dream forgets to kill, and a controller evolved "
-        "in it may rely on that.",
+        "Where the last column is far above 1, the dream is less deadly than the game, and a "
+        "controller evolved in it may rely on that.",
         "",
     ]
 
 
-def _quality(folder: Path) -> list[str]:
-    path = folder / "quality.json"
-    if not path.is_file():
+def _quality(records: RunRecords) -> list[str]:
+    result = records.quality
+    if result is None:
         return []
-    result = read_json(path) or {}
     lines = ["## How good is the dream?", "", tables.markdown(tables.losses(result)), ""]
     lines += [tables.about_losses(result), ""]
     if "prediction" in result:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from worldmodels_fast import envs
 from worldmodels_fast.evaluation.beside_random import UNMODIFIED, unmodified_beside
-from worldmodels_fast.evaluation.fidelity.file import read_fidelity
-from worldmodels_fast.evaluation.fidelity.row import fidelity_table
+from worldmodels_fast.evaluation.fidelity.row import fidelity_cells
 from worldmodels_fast.evaluation.fidelity.survival import survival
 from worldmodels_fast.evaluation.quality import figures, tables
 from worldmodels_fast.evaluation.quality.contents import contents_of
 from worldmodels_fast.evaluation.quality.figures import survival_curves
-from worldmodels_fast.evaluation.scores import load_evaluations
 from worldmodels_fast.evaluation.statistics import Summary
+from worldmodels_fast.report import plots
 from worldmodels_fast.report.curves import authors_curve, curves_of, draw_curves
 from worldmodels_fast.report.dream_strips import (
     PICTURE_SEED,
@@ -29,176 +26,164 @@ from worldmodels_fast.report.dream_strips import (
 )
 from worldmodels_fast.report.html import STYLE, embedded_figure, embedded_image, html_table
 from worldmodels_fast.report.pictures import play_one
-from worldmodels_fast.report.plots import fidelity_scatter
+from worldmodels_fast.report.records import RunRecords, environment_line
 from worldmodels_fast.report.temperatures import (
     draw_temperatures,
-    read_temperatures,
-    temperatures_table,
+    temperature_cells,
+    temperature_notes,
 )
-from worldmodels_fast.utils.files import read_json, read_json_lines, read_text, write_text
+from worldmodels_fast.utils.files import write_text
 from worldmodels_fast.world.world import World
+
+Section = Callable[[RunRecords], Iterator[str]]
+"""Yields a section's pieces of HTML; none if the run has no records of it."""
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a run's folder from what the folder holds; return its path.
+    """Write `report.html` into a run's folder from the records in it; return its path.
 
     Raises:
-        ValueError: there is nothing to report yet.
+        ValueError: there is nothing to report yet, or a file of the run is damaged.
     """
-    sections = [part for make in SECTIONS for part in make(folder)]
-    if not sections:
+    records = RunRecords(folder)
+    pieces = [piece for section in SECTIONS for piece in section(records)]
+    if not pieces:
         raise ValueError(f"{folder}: nothing to report yet; run the stages first")
     title = f"worldmodels_fast: {html.escape(folder.resolve().name)}"
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style><h1>{title}</h1>{''.join(sections)}</html>\n"
+        f"<style>{STYLE}</style><h1>{title}</h1>{''.join(pieces)}</html>\n"
     )
     path = folder / "report.html"
     write_text(path, page)
     return path
 
 
-def _scores(folder: Path) -> Iterator[str]:
-    path = folder / "evaluation.json"
-    if not path.is_file():
+def _scores(records: RunRecords) -> Iterator[str]:
+    evaluations = records.evaluations
+    if not evaluations:
         return
-    evaluations = load_evaluations(path)
-    spec = _spec(folder)
     rows = [_summary_row(name, e.summary()) for name, e in evaluations.items()]
-    for name, (mean, std) in (spec.paper_scores if spec else {}).items():
+    for name, (mean, std) in records.paper_scores.items():
         rows.append([f"the paper: {name}", "100", f"{mean:.0f}", f"{std:.0f}", *["-"] * 4])
     yield "<h2>In the real game</h2>"
     yield html_table(
         ["player", "episodes", "mean", "std", "95% interval", "min", "median", "max"], rows
     )
-    for line in dict.fromkeys(_environment_line(e.settings) for e in evaluations.values()):
+    for line in dict.fromkeys(environment_line(e.settings) for e in evaluations.values()):
         yield f'<p class="note">{html.escape(line)}</p>'
     if UNMODIFIED in evaluations:
         yield (
             "<p>The same agent on the same seeds in the game's unmodified environment, with its "
             f"own drawing: {html.escape(unmodified_beside(evaluations))}</p>"
         )
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    axes = figure.subplots()
-    low = min(0.0, *(e.scores.min() for e in evaluations.values()))
-    top = max(e.scores.max() for e in evaluations.values())
-    bins = np.linspace(low, top, 31).tolist()
-    for name, evaluation in evaluations.items():
-        axes.hist(evaluation.scores, bins=bins, alpha=0.6, label=name)
-    if spec is not None:
-        axes.axvline(spec.solved_score, color="black", lw=1, ls=":", label="solved")
-    axes.set(xlabel="score of an episode", ylabel="episodes")
-    axes.legend()
-    yield embedded_figure(figure, folder, "scores")
+    solved = records.spec.solved_score if records.spec else None
+    yield embedded_figure(plots.score_histogram(evaluations, solved), records.folder, "scores")
 
 
-def _dream_beside_reality(folder: Path) -> Iterator[str]:
-    if not (folder / "world" / "config.json").is_file():
+def _summary_row(name: str, s: Summary) -> list[str]:
+    return [
+        name,
+        str(s.n),
+        f"{s.mean:.0f}",
+        f"{s.std:.0f}",
+        f"{s.low:.0f} to {s.high:.0f}",
+        f"{s.min:.0f}",
+        f"{s.median:.0f}",
+        f"{s.max:.0f}",
+    ]
+
+
+def _temperatures(records: RunRecords) -> Iterator[str]:
+    if (table := records.temperatures) is not None:
+        yield "<h2>The temperature table</h2>"
+        yield html_table(*temperature_cells(table))
+        for note in temperature_notes(table):
+            yield f'<p class="note">{html.escape(note)}</p>'
+        yield embedded_figure(draw_temperatures(table), records.folder, "temperatures")
+
+
+def _dream_beside_reality(records: RunRecords) -> Iterator[str]:
+    if records.world is None:
         return
-    world = World.load(folder / "world")
+    world = World.load(records.folder / "world")
     frames, actions = play_one(world, seed=PICTURE_SEED)
     yield "<h2>The dream beside the game</h2>"
     for name, draw in (("dream", dream_beside_reality), ("dream-end", end_beside_reality)):
         picture, note = draw(world, frames, actions)
         yield f"<p>{html.escape(note)}</p>"
-        yield embedded_image(Image.fromarray(picture), folder, name)
+        yield embedded_image(Image.fromarray(picture), records.folder, name)
 
 
-def _learning_curve(folder: Path) -> Iterator[str]:
-    path = folder / "history.jsonl"
-    if not path.is_file():
-        return
-    rows = read_json_lines(path)
+def _evolution(records: RunRecords) -> Iterator[str]:
+    rows, place = records.history, records.evolved_in
     if not rows:
         return
-    x = [row["generation"] + 1 for row in rows]
-    figure = Figure(figsize=(8, 3.5), layout="constrained")
-    axes = figure.subplots()
-    axes.fill_between(x, [r["min"] for r in rows], [r["max"] for r in rows], alpha=0.15)
-    axes.plot(x, [r["mean"] for r in rows], label="population, mean (band: min to max)")
-    scored = [(r["generation"] + 1, r["mean_score"]) for r in rows if "mean_score" in r]
-    if scored:
-        axes.plot(*zip(*scored, strict=True), "ko-", ms=4, label="the distribution's mean")
-    where, spec = _where(folder), _spec(folder)
-    score = spec.score if spec else "steps survived"
-    axes.set(xlabel="generation", ylabel=f"{score} in the {where}")
-    axes.legend()
     steps = sum(row["steps"] + row.get("score_steps", 0) for row in rows)
     seconds = sum(row["seconds"] for row in rows)
-    yield f"<h2>Evolution in the {where}</h2>"
+    hours, cores = records.figures("evolve").get("core_hours"), ""
+    if hours is not None:
+        cores = f"; {hours:,.1f} core-hours on {records.stages['evolve']['processors']} processors"
+    yield f"<h2>Evolution in the {place}</h2>"
     yield (
-        f"<p>{len(rows)} generations, {steps:,} {where} steps in {seconds:,.0f} s, "
-        f"{steps / seconds:,.0f} steps/s in all{_core_hours(folder)}.</p>"
+        f"<p>{len(rows)} generations, {steps:,} {place} steps in {seconds:,.0f} s, "
+        f"{steps / seconds:,.0f} steps/s in all{cores}.</p>"
     )
-    yield embedded_figure(figure, folder, "evolution")
+    figure = plots.evolution_curve(rows, f"{records.score} in the {place}")
+    yield embedded_figure(figure, records.folder, "evolution")
 
 
-def _where(folder: Path) -> str:
-    """What C was evolved in, "dream" or "game"."""
-    path = folder / "config.json"
-    config = read_json(path) or {}
-    return str(config.get("evolve", {}).get("where", "dream"))
+def _beside_the_authors(records: RunRecords) -> Iterator[str]:
+    curves = curves_of(records)
+    if not curves:
+        return
+    yield "<h2>Learning, beside the paper's authors</h2>"
+    if records.evolved_in == "game":
+        score = f"{records.score} in the game"
+    else:
+        paid = records.predicts_reward
+        score = "reward in the dream" if paid else "steps in the dream"
+        places = "Ours in the dream, theirs in the game" if paid else "Each in its own dream"
+        yield f"<p class='note'>{places}: heights do not compare, times do.</p>"
+    authors = authors_curve(records.environment or envs.DEFAULT_ENVIRONMENT)
+    figure = draw_curves(curves, authors, score)
+    yield embedded_figure(figure, records.folder, "learning-curves")
 
 
-def _pays_rewards(folder: Path) -> bool:
-    """Whether M predicts rewards, whose sum a dream then returns."""
-    path = folder / "config.json"
-    config = read_json(path) or {}
-    return bool(config.get("rnn", {}).get("predicts_reward", False))
-
-
-def _core_hours(folder: Path) -> str:
-    path = folder / "stages" / "evolve.json"
-    record = read_json(path) or {}
-    hours = record.get("figures", {}).get("core_hours")
-    if hours is None:
-        return ""
-    return f"; {hours:,.1f} core-hours on {record['processors']} processors"
-
-
-def _fidelity(folder: Path) -> Iterator[str]:
-    rows = read_fidelity(folder / "fidelity.json")
+def _fidelity(records: RunRecords) -> Iterator[str]:
+    rows = records.fidelity
     if not rows:
         return
-    if any(row.measure == "reward" for row in rows):
+    if records.compares_rewards:
         yield "<h2>Does the dream pay what the game pays?</h2>"
         yield (
             "<p class='note'>Sums of rewards: the game's, and those that M predicts in the dream "
             "at temperature 1, over as many steps as the game has at most.</p>"
         )
-        yield f"<pre>{html.escape(fidelity_table(rows))}</pre>"
-        yield embedded_figure(fidelity_scatter(rows), folder, "fidelity")
-        return
-    yield "<h2>Is the dream as deadly as the game?</h2>"
-    yield f"<pre>{html.escape(fidelity_table(rows))}</pre>"
-    yield embedded_figure(fidelity_scatter(rows), folder, "fidelity")
-    limits = _limits(folder)
-    tests = survival(rows, *limits)
+    else:
+        yield "<h2>Is the dream as deadly as the game?</h2>"
+    yield html_table(*fidelity_cells(rows))
+    yield embedded_figure(plots.fidelity_scatter(rows), records.folder, "fidelity")
+    if not records.compares_rewards:
+        yield from _survival(records)
+
+
+def _survival(records: RunRecords) -> Iterator[str]:
+    tests = survival(records.fidelity, *records.max_steps)
     yield "<h3>Survival, tic by tic</h3>"
     yield (
-        '<p class="note">Kaplan-Meier curves; who lives to the limit is taken out there, not '
-        "counted as dead. The log-rank test asks whether a player dies at the same rates in the "
-        f"game and in the dream: p is below 0.05 for {sum(t['p'] < 0.05 for t in tests)} of "
+        '<p class="note">Kaplan-Meier curves; episodes that reach the limit are censored there, '
+        "not counted as deaths. The log-rank test asks whether a player dies at the same rates in "
+        f"the game and in the dream: p is below 0.05 for {sum(t['p'] < 0.05 for t in tests)} of "
         f"{len(tests)}. {html.escape(_early_or_late(tests))}</p>"
     )
-    yield embedded_figure(survival_curves(rows, *limits), folder, "survival")
+    figure = survival_curves(records.fidelity, *records.max_steps)
+    yield embedded_figure(figure, records.folder, "survival")
     yield html_table(*tables.survivals(tests))
 
 
-def _limits(folder: Path) -> tuple[int, int]:
-    """Tics after which an episode is cut, in the game and in the dream."""
-    path = folder / "config.json"
-    config = read_json(path) or {}
-    spec = envs.ENVIRONMENTS.get(config.get("environment", ""))
-    game = (spec or envs.ENVIRONMENTS[envs.DEFAULT_ENVIRONMENT]).max_steps
-    return (
-        int(config.get("env_kwargs", {}).get("max_steps", game)),
-        int(config.get("evolve", {}).get("max_steps", game)),
-    )
-
-
 def _early_or_late(tests: list[dict[str, Any]]) -> str:
-    """Say where the dream is safer than the game: deaths of all players in 100 tics lived."""
+    """Return a sentence on the deaths of all players in 100 tics lived, early and late."""
     said = []
     for name, chosen in (("first 200", (0, 100)), ("later", None)):
         rates = []
@@ -216,11 +201,10 @@ def _early_or_late(tests: list[dict[str, Any]]) -> str:
     return f"Deaths in 100 tics lived, all players: {'; '.join(said)}." if said else ""
 
 
-def _quality(folder: Path) -> Iterator[str]:
-    path = folder / "quality.json"
-    if not path.is_file():
+def _quality(records: RunRecords) -> Iterator[str]:
+    result, folder = records.quality, records.folder
+    if result is None:
         return
-    result = read_json(path) or {}
     held_out = (
         "held out from the training" if result["held_out"] else "NOT held out: too few shards"
     )
@@ -232,7 +216,7 @@ def _quality(folder: Path) -> Iterator[str]:
     )
     yield html_table(*tables.losses(result)) + f"<p>{html.escape(tables.about_losses(result))}</p>"
     if "prediction" in result:
-        yield "<h3>How far M foresees</h3>"
+        yield "<h3>How far M predicts</h3>"
         yield f"<p>{html.escape(tables.about_predictions(result))}</p>"
         yield embedded_figure(figures.foresight(result["prediction"]), folder, "foresight")
         yield html_table(*tables.predictions(result)) + html_table(
@@ -245,23 +229,29 @@ def _quality(folder: Path) -> Iterator[str]:
         yield html_table(*tables.head(result)) + html_table(*tables.alarm_rates(result))
     if found := contents_of(result):
         module, contents = found
-        yield "<h3>What the dream shows</h3>"
+        yield "<h3>Contents of the dream</h3>"
         yield from (html_table(*table) for table in module.tables(contents))
         yield embedded_figure(module.figure(contents), folder, "contents")
 
 
-def _training(folder: Path) -> Iterator[str]:
-    curves = (
+def _training(records: RunRecords) -> Iterator[str]:
+    variance = records.reward_variance
+    mean_alone = (
+        "" if variance is None else f" The held-out rewards' mean alone has {variance:.3g}."
+    )
+    for title, name, log, legends, loss, note in (
         (
             "V",
-            "vae.log.jsonl",
+            "vae",
+            records.vae_log,
             {"reconstruction": "training", "held_out_reconstruction": "held out"},
             "squared error of a frame",
             "The paper's log for Doom: 31.9 at step 500, about 4 at the end.",
         ),
         (
             "M",
-            "mdn_rnn.log.jsonl",
+            "mdn_rnn",
+            records.mdn_rnn_log,
             {"z_loss": "training", "held_out_z_loss": "held out"},
             "nats for each dimension",
             "The paper's log for Doom ends at 0.98. Values of different V cannot be compared: a V "
@@ -269,108 +259,42 @@ def _training(folder: Path) -> Iterator[str]:
         ),
         (
             "M, the end of an episode",
-            "mdn_rnn.log.jsonl",
+            "mdn_rnn",
+            records.mdn_rnn_log,
             {"done_loss": "training", "held_out_done_loss": "held out"},
             "weighted cross-entropy",
             "The paper's log ends at 0.0005.",
         ),
         (
             "M, the reward of a step",
-            "mdn_rnn.log.jsonl",
+            "mdn_rnn",
+            records.mdn_rnn_log,
             {"reward_loss": "training", "held_out_reward_loss": "held out"},
             "squared error",
-            f"Beyond the paper.{_reward_variance(folder)}",
+            f"Beyond the paper.{mean_alone}",
         ),
-    )
-    for title, name, keys, label, note in curves:
-        rows = [row for row in read_json_lines(folder / name) if all(key in row for key in keys)]
-        if not any(row[key] for row in rows for key in keys):  # no end is predicted: all are 0
-            continue
-        figure = Figure(figsize=(8, 3), layout="constrained")
-        axes = figure.subplots()
-        for key, legend in keys.items():
-            axes.plot([row["step"] for row in rows], [row[key] for row in rows], label=legend)
-        axes.set(xlabel="batches", ylabel=label, yscale="log")
-        axes.legend()
-        yield f'<h2>Training {title}</h2><p class="note">{note}</p>'
-        yield embedded_figure(figure, folder, name.split(".")[0] + "-" + next(iter(keys)))
+    ):
+        rows = [row for row in log if all(key in row for key in legends)]
+        if any(row[key] for row in rows for key in legends):  # a loss that M lacks is 0
+            yield f'<h2>Training {title}</h2><p class="note">{note}</p>'
+            figure = plots.training_curve(rows, legends, loss)
+            yield embedded_figure(figure, records.folder, f"{name}-{next(iter(legends))}")
 
 
-def _reward_variance(folder: Path) -> str:
-    """Say what the reward's loss would be of an M that knows nothing."""
-    path = folder / "stages" / "train-rnn.json"
-    record = read_json(path) or {}
-    variance = record.get("figures", {}).get("held_out_reward_variance")
-    return "" if variance is None else f" The held-out rewards' mean alone has {variance:.3g}."
+def _settings(records: RunRecords) -> Iterator[str]:
+    if records.config_text is not None:
+        yield f"<h2>Settings</h2><pre>{html.escape(records.config_text)}</pre>"
 
 
-def _settings(folder: Path) -> Iterator[str]:
-    path = folder / "config.json"
-    if path.is_file():
-        yield f"<h2>Settings</h2><pre>{html.escape(read_text(path))}</pre>"
-
-
-def _temperatures(folder: Path) -> Iterator[str]:
-    if (folder / "temperatures.json").is_file():
-        table = read_temperatures(folder)
-        yield "<h2>The temperature table</h2>"
-        yield f"<pre>{html.escape(temperatures_table(table))}</pre>"
-        yield embedded_figure(draw_temperatures(table), folder, "temperatures")
-
-
-def _beside_the_authors(folder: Path) -> Iterator[str]:
-    if curves := curves_of(folder):
-        spec, in_game, paid = _spec(folder), _where(folder) == "game", _pays_rewards(folder)
-        yield "<h2>Learning, beside the paper's authors</h2>"
-        if not in_game:
-            places = "Ours in the dream, theirs in the game" if paid else "Each in its own dream"
-            yield f"<p class='note'>{places}: heights do not compare, times do.</p>"
-        score = f"{spec.score} in the game" if spec and in_game else "steps in the dream"
-        if paid and not in_game:
-            score = "reward in the dream"
-        authors = authors_curve(_environment(folder) or envs.DEFAULT_ENVIRONMENT)
-        yield embedded_figure(draw_curves(curves, authors, score), folder, "learning-curves")
-
-
-SECTIONS = (
+SECTIONS: tuple[Section, ...] = (
     _scores,
     _temperatures,
     _dream_beside_reality,
-    _learning_curve,
+    _evolution,
     _beside_the_authors,
     _fidelity,
     _quality,
     _training,
     _settings,
 )
-
-
-def _environment(folder: Path) -> str:
-    """The name of the run's environment, or of its world's, or nothing."""
-    for path in (folder / "config.json", folder / "world" / "config.json"):
-        if name := (read_json(path) or {}).get("environment"):
-            return str(name)
-    return ""
-
-
-def _spec(folder: Path) -> envs.EnvironmentSpec | None:
-    return envs.ENVIRONMENTS.get(_environment(folder))
-
-
-def _environment_line(settings: dict[str, Any]) -> str:
-    environment = ", ".join(f"{k} {v}" for k, v in settings["environment"].items())
-    versions = ", ".join(f"{k} {v}" for k, v in settings["versions"].items())
-    return f"{settings['env_id']} ({environment}), seed {settings['seed']}; {versions}"
-
-
-def _summary_row(name: str, s: Summary) -> list[str]:
-    return [
-        name,
-        str(s.n),
-        f"{s.mean:.0f}",
-        f"{s.std:.0f}",
-        f"{s.low:.0f} to {s.high:.0f}",
-        f"{s.min:.0f}",
-        f"{s.median:.0f}",
-        f"{s.max:.0f}",
-    ]
+"""The sections of the page, in their order."""

@@ -27,7 +27,7 @@ def play_one(
     env_kwargs: dict[str, Any] | None = None,
     policy: str | None = None,
 ) -> tuple[Frames, Floats]:
-    """Play one real episode with the world's agent, or under a fixed policy.
+    """Return one real episode, played by the world's agent or by an open-loop policy.
 
     Args:
         world: the world.

@@ -1,4 +1,4 @@
-"""The temperature table as `sweep-temperature` has left it: to read, to print and to draw."""
+"""The temperature table that `sweep-temperature` writes: read, printed and drawn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 from worldmodels_fast.evaluation.statistics import Summary
 from worldmodels_fast.utils.files import read_json, reading
 
-__all__ = ["PAPER", "PAPER_RANDOM", "draw_temperatures", "read_temperatures", "temperatures_table"]
+__all__ = [
+    "PAPER",
+    "PAPER_RANDOM",
+    "draw_temperatures",
+    "read_temperatures",
+    "temperature_cells",
+    "temperature_notes",
+    "temperatures_table",
+]
 
 PAPER = {
     0.1: ((2086, 140), (193, 58)),
@@ -25,7 +33,7 @@ PAPER_RANDOM = (210, 108)
 
 
 def read_temperatures(folder: Path) -> dict[str, Any]:
-    """Read a run's table: its settings, its rows with every episode's score, the random policy's.
+    """Return a run's table: settings, rows with every episode's score, the random policy's scores.
 
     Raises:
         ValueError: there is none, or the file is damaged.
@@ -45,25 +53,31 @@ def read_temperatures(folder: Path) -> dict[str, Any]:
     return table
 
 
-def temperatures_table(table: dict[str, Any]) -> str:
-    """The table as Markdown, with its settings: mean +- std [95% interval of the mean]."""
-    lines = [
-        "| tau | dream | real game | dream - game | paper, dream | paper, real game |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+def temperature_cells(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the table's head and rows of cells: mean +- std [95% interval of the mean]."""
+    head = ["tau", "dream", "real game", "dream - game", "paper, dream", "paper, real game"]
+    rows = []
     for row in table["rows"]:
         tau = float(row["temperature"])
         dream, game = (Summary(**row[key]["summary"]) for key in ("dream", "game"))
         paper = [f"{mean} +- {std}" for mean, std in PAPER.get(tau, ())] or ["-", "-"]
-        cells = [f"{tau:.2f}", str(dream), str(game), f"{dream.mean - game.mean:.0f}", *paper]
-        lines.append(f"| {' | '.join(cells)} |")
+        difference = f"{dream.mean - game.mean:.0f}"
+        rows.append([f"{tau:.2f}", str(dream), str(game), difference, *paper])
     random = Summary(**table["random"]["summary"])
     mean, std = PAPER_RANDOM
-    lines.append(f"| random policy | - | {random} | - | - | {mean} +- {std} |")
-    return "\n".join([*lines, "", *_notes(table)])
+    return head, [*rows, ["random policy", "-", str(random), "-", "-", f"{mean} +- {std}"]]
 
 
-def _notes(table: dict[str, Any]) -> list[str]:
+def temperatures_table(table: dict[str, Any]) -> str:
+    """Return the table as Markdown, with its settings as a list below it."""
+    head, rows = temperature_cells(table)
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    first, *others = temperature_notes(table)
+    return "\n".join([*lines, "", first, "", *(f"- {note}" for note in others)])
+
+
+def temperature_notes(table: dict[str, Any]) -> list[str]:
+    """Return sentences on the table: its columns, its settings, and each row's evolution."""
     settings = table["settings"]
     environment = ", ".join(f"{key} {value}" for key, value in settings["environment"].items())
     versions = ", ".join(f"{key} {value}" for key, value in settings["versions"].items())
@@ -71,15 +85,14 @@ def _notes(table: dict[str, Any]) -> list[str]:
         "Steps survived, mean +- std [bootstrap 95% interval of the mean]. Each controller was "
         "evolved in the dream of its row and chosen there, without any real score; games are the "
         f"same {table['random']['summary']['n']} for all, and no other stage's.",
-        "",
-        f"- game: {settings['env_id']} ({environment}); {versions}",
-        f"- recipe {settings['recipe']}, seed {settings['seed']}; every score is in "
+        f"game: {settings['env_id']} ({environment}); {versions}",
+        f"recipe {settings['recipe']}, seed {settings['seed']}; every score is in "
         "`temperatures.json`",
     ]
     for row in table["rows"]:
         e, seconds = row["evolution"], row["seconds"]
         notes.append(
-            f"- tau {row['temperature']:.2f}: {e['generations']} generations of "
+            f"tau {row['temperature']:.2f}: {e['generations']} generations of "
             f"{e['population']} x {e['rollouts']} rollouts in {e['precision']}, "
             f"{e['dream_steps']:,} dream steps in {seconds['evolve'] / 60:.1f} min; the mean "
             f"after generation {e['from_generation'] + 1}, scored in "

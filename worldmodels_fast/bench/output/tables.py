@@ -9,7 +9,7 @@ from typing import Any
 from worldmodels_fast.bench.rivals.registry import BASELINE, RIVALS
 
 Results = dict[str, Any]
-"""What `bench.json` holds: machine, config, left_out, and a list for each section that was done."""
+"""The content of `bench.json`: machine, config, left_out, and a list per section done."""
 
 
 QUIET = 0.1

@@ -1,1 +1,1 @@
-"""How a benchmark measures: cases, checks against float64, processes, turns, the machine."""
+"""The protocol of all benchmarks: cases, checks against float64, processes, turns, the machine."""

@@ -1,4 +1,4 @@
-"""What is measured: the paper's two models with random weights, and the bundled Doom world's."""
+"""The models measured: the paper's two with random weights, and the bundled Doom world's."""
 
 from __future__ import annotations
 

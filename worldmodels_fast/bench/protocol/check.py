@@ -19,7 +19,7 @@ CHECKED_ROWS = 16
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an answer may be off: |got - expected| / (1 + |expected|)."""
+    """Largest error allowed of an answer: |got - expected| / (1 + |expected|)."""
 
     largest: float
     mean: float

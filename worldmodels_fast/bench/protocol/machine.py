@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""The machine that a benchmark runs on: processors, versions, load."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def load() -> float | None:
-    """How many processes wanted to run in the last minute; None where that is not known."""
+    """Return the load average of the last minute; None where it is not known."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
@@ -78,7 +78,7 @@ def choose_cpus(threads: int) -> list[int]:
 
 
 class Others:
-    """What other processes take of the processor from now on.
+    """Processor time that other processes take from now on.
 
     Args:
         pids: of the processes that belong to us, this one apart.
@@ -90,7 +90,7 @@ class Others:
         self._busy, self._own = _busy_seconds(), _own_seconds(self._pids)
 
     def cores(self) -> float | None:
-        """How many cores others have kept busy on average; None where that is not known."""
+        """Return the mean number of cores that others kept busy; None where it is not known."""
         if self._busy is None or (busy := _busy_seconds()) is None:
             return None
         others = (busy - self._busy) - (_own_seconds(self._pids) - self._own)
@@ -98,7 +98,7 @@ class Others:
 
 
 def _busy_seconds() -> float | None:
-    """How long the processors that we may use have been busy, since the machine was started."""
+    """Return the busy time in s of the processors that we may use, since the machine started."""
     if not STAT.is_file():
         return None
     names = {f"cpu{cpu}" for cpu in allowed_cpus()}
@@ -111,7 +111,7 @@ def _busy_seconds() -> float | None:
 
 
 def _own_seconds(pids: Sequence[int]) -> float:
-    """How long these processes, and what they have started and waited for, have computed."""
+    """Return the processor time in s of these processes and of their finished children."""
     ticks = 0
     for pid in pids:
         with contextlib.suppress(OSError):  # no /proc, or the process is over

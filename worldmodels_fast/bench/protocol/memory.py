@@ -1,4 +1,4 @@
-"""How much memory a generation takes, measured in a process that does nothing else."""
+"""Memory of a generation, measured in a process that does nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATUS = Path("/proc/self/status")
 
 
 def evaluation_bytes(members: int, rollouts: int, precision: str, threads: int) -> dict[str, int]:
-    """What one `Dream.evaluate` of the bundled world adds to the memory of this process.
+    """Return the memory that one `Dream.evaluate` of the bundled world adds to this process.
 
     Call it in a fresh process: where the system cannot forget a peak, an earlier one would hide
     this. The population and the packed weights are there before; what the call itself needs, and

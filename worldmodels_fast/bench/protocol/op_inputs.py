@@ -1,4 +1,4 @@
-"""What the single operations are given, the same for all, and what they must answer."""
+"""Inputs of the single operations, the same for all contestants, and the expected answers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class OpInputs:
         )  # fmt: skip
 
     def expected(self, op: str) -> dict[str, Any]:
-        """What the reference answers on the checked rows."""
+        """Return the reference's answer on the checked rows."""
         rows, case = checked_rows(self.n), self.case
         if op == "mdn_rnn_step":
             step = reference.mdn_rnn_step(

@@ -1,4 +1,4 @@
-"""How times are taken: everybody in turn, and the medians."""
+"""Timing: contestants run in turn; medians and quartiles."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Loop:
         self._count: int | None = None
 
     def count(self) -> int:
-        """How many things a run does."""
+        """Return the number of operations of a run."""
         if self._count is None:
             count = self.least
             self.run(count)  # not timed: cold caches

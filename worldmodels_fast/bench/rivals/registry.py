@@ -1,4 +1,4 @@
-"""Whom we are compared with."""
+"""The libraries that our kernels are compared with."""
 
 from __future__ import annotations
 
@@ -41,4 +41,4 @@ RIVALS = {
 RIVAL_PRECISIONS = ("fp32", "bf16")
 
 BASELINE = "torch-eager fp32"
-"""What every ratio can be taken against."""
+"""The rival that every ratio is taken against."""

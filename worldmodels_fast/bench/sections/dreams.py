@@ -59,7 +59,7 @@ def run_dreams(
 
 
 def derive(rates: dict[str, Rate], precision: str, n: int, flops_per_step: int) -> dict[str, Any]:
-    """What follows from one comparison's rates, for our side in one precision.
+    """Return the figures of one comparison for our side in one precision.
 
     Args:
         rates: steps per second of "ours ..." and of the rivals; operations per second of

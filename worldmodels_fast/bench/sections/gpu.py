@@ -180,7 +180,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 
 def _limits(config: GpuConfig, results: Results) -> Iterator[dict[str, Any]]:
-    """What the device can do at most, and how fast it reads each model's weights."""
+    """Return the device's peak rates, and its speed of reading each model's weights."""
     for precision in config.precisions:
         yield {
             "kind": "multiply-adds in registers",
@@ -292,7 +292,7 @@ def _rivals(config: GpuConfig, results: Results) -> Iterator[dict[str, Any]]:
                             try:
                                 contest.add(key, library, make, case, n, precision)
                             except Exception as error:
-                                # A rival's trouble must not cost us what the others show.
+                                # An error of one rival must not lose the results of the others.
                                 left_out[f"{key} {name} N={n}"] = f"{type(error).__name__}: {error}"
                         try:
                             rates = contest.rates(config.seconds)
@@ -352,7 +352,7 @@ def _rate(loop: Loop, seconds: float) -> Rate:
 
 
 def _milliseconds(dream: Dream, population: Any, seconds: float) -> dict[str, float]:
-    """How long a call takes until its results are on the host, ms: median, quartiles, runs."""
+    """Return the time of a call until its results are on the host, ms: median, quartiles, runs."""
 
     def call() -> float:
         begin = time.perf_counter()

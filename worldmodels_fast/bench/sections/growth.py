@@ -61,7 +61,7 @@ print(json.dumps({
 
 
 def cells(config: BenchConfig) -> list[str]:
-    """What is measured."""
+    """Return the comparisons of this section."""
     return [*AXES, "memory", "packing", "start"]
 
 

@@ -108,12 +108,18 @@ class FidelityRow:
         return abs(self.difference) / ((factor - 1) * scale)
 
 
-def fidelity_table(rows: Sequence[FidelityRow]) -> str:
-    """Return the rows as a Markdown table: mean +- std [95% interval of the mean]."""
+def fidelity_cells(rows: Sequence[FidelityRow]) -> tuple[list[str], list[list[str]]]:
+    """Return a table's head and rows of cells: mean +- std [95% interval of the mean]."""
     sign = "-" if any(row.measure == "reward" for row in rows) else "/"
-    lines = [f"| player | game | dream | dream {sign} game |", "| --- | --- | --- | --- |"]
-    lines += [f"| {row.player} | {row.game} | {row.dream} | {row.compared()} |" for row in rows]
-    return "\n".join(lines)
+    head = ["player", "game", "dream", f"dream {sign} game"]
+    return head, [[row.player, str(row.game), str(row.dream), row.compared()] for row in rows]
+
+
+def fidelity_table(rows: Sequence[FidelityRow]) -> str:
+    """Return `fidelity_cells` as a Markdown table."""
+    head, cells = fidelity_cells(rows)
+    lines = [head, ["---"] * len(head), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def disagreements(rows: Sequence[FidelityRow], factor: float = 1.5) -> list[FidelityRow]:

@@ -1,4 +1,4 @@
-"""How good the dream is, measured on held-out episodes: the stage `quality`.
+"""Measures of V and M on held-out episodes: the stage `quality`.
 
 `held_out` reads the episodes, `dreaming` runs M beside them, and one module each measures V
 (`seeing`), dreams of many steps (`prediction`), the done head (`deaths`), rewards (`rewards`) and

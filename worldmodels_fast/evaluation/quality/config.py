@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class QualityConfig:
-    """How the dream is measured against held-out episodes before C is evolved in it.
+    """Measures of the dream on held-out episodes, before C is evolved in it.
 
     Attributes:
-        episodes: held-out episodes looked at, at most.
-        windows: places in them from which M dreams on.
-        warm_up: real tics that M has seen before it dreams, at least.
+        episodes: number of held-out episodes, at most.
+        windows: number of tics in them from which M dreams on.
+        warm_up: real tics that M sees before it dreams, at least.
         horizon: tics that it then dreams, under the real actions.
         samples: dreams from each place at temperature 1.
         frames: held-out frames that V is measured on.

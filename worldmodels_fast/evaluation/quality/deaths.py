@@ -1,4 +1,4 @@
-"""M's death head on held-out episodes: is its probability right, and is it in time?
+"""M's done head on held-out episodes: calibration of its probability, precision of its alarms.
 
 Training weighs each tic that ends an episode `done_weight` = w times. The logit that fits such
 data best is log w too high: sigmoid(logit) = w p / (w p + 1 - p), p being the chance of dying in
@@ -26,7 +26,7 @@ BINS = (0.0, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 THRESHOLDS = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)
 TOLERANCES = (0, 5, 10)
-"""An alarm so many tics before a death, at most, is not a false one."""
+"""Numbers of tics: an alarm at most so many before a death is a true one."""
 
 PERIOD = 200
 """Tics of game time over which deaths are counted."""
@@ -55,7 +55,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def reliability(p: Doubles, died: Bools) -> list[dict[str, float]]:
-    """Predicted beside observed share of deaths, in each of `BINS` that holds a tic."""
+    """Return the predicted and the observed share of deaths in each of `BINS` that holds a tic."""
     rows = []
     for low, high in itertools.pairwise(BINS):
         inside = (p >= low) & ((p < high) | (high == 1.0))
@@ -78,12 +78,11 @@ def reliability(p: Doubles, died: Bools) -> list[dict[str, float]]:
 
 
 def alarms(logit: Floats, held_out: HeldOut) -> list[dict[str, float]]:
-    """Precision and recall of logit > threshold, for each of `THRESHOLDS` and `TOLERANCES`.
+    """Return precision and recall of logit > threshold, for each of `THRESHOLDS` and `TOLERANCES`.
 
     Precision: of all tics with an alarm, those with a death in this tic or in so many after it.
     Recall: of all deaths, those with an alarm in their tic or in so many before it. "stopped
-    early": of all episodes, those with an alarm before that, so that a dream of them would have
-    ended too soon.
+    early": of all episodes, those with an alarm before that: a dream of them ends too soon.
     """
     ends = held_out.starts + held_out.lengths - 1
     left = np.repeat(ends, held_out.lengths) - np.arange(len(held_out))
@@ -110,9 +109,9 @@ def alarms(logit: Floats, held_out: HeldOut) -> list[dict[str, float]]:
 
 
 def rise(logit: Floats, held_out: HeldOut) -> dict[str, Any]:
-    """The logit's quartiles 0 to `LEAD` tics before a death, and when it leaves the usual.
+    """Return the logit's quartiles 0 to `LEAD` tics before a death, and when it exceeds the usual.
 
-    The usual is what 95% of all tics more than `LEAD` before their episode's end stay below.
+    The usual is the 95% quantile of the logits more than `LEAD` tics before their episode's end.
     """
     ends = held_out.starts + held_out.lengths - 1
     left = np.repeat(ends, held_out.lengths) - np.arange(len(held_out))
@@ -135,7 +134,7 @@ def rise(logit: Floats, held_out: HeldOut) -> dict[str, Any]:
 
 
 def judge(p: Doubles, held_out: HeldOut, known: Bools) -> dict[str, Any]:
-    """Scores of a chance of dying p (N,), on the tics (N,) of which it is known.
+    """Return scores of a chance of dying p (N,), on the tics (N,) for which it is known.
 
     "over_time" has a row for each `PERIOD` tics of game time: its first tic, the tics lived in it
     by all episodes, deaths and deaths expected.
@@ -158,7 +157,7 @@ def judge(p: Doubles, held_out: HeldOut, known: Bools) -> dict[str, Any]:
 
 
 def cross_fitted(logit: Floats, held_out: HeldOut, known: Bools, done_weight: float) -> Doubles:
-    """Chances by `calibration.fit_done` (N,): each half of the episodes by the other half's line.
+    """Return chances (N,) by `calibration.fit_done`, each half of the episodes by the other's fit.
 
     Raises:
         ValueError: no line can be fitted, for instance if a half holds no death.

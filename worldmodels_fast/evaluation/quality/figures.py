@@ -1,4 +1,4 @@
-"""Pictures of what `quality.json` and `fidelity.json` say."""
+"""Figures of quality.json and of survival curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLOURS = {
     "calibrated": "tab:blue",
     "the dream's": "tab:purple",
 }
-"""One colour for one thing, in all pictures."""
+"""Colour of each series, the same in all figures."""
 
 _NAMES = {
     "sample": "one dream, tau 1",
@@ -39,7 +39,7 @@ _NAMES = {
 
 
 def foresight(prediction: dict[str, Any]) -> Figure:
-    """Errors of dreams against their length, in latents and in pixels."""
+    """Return errors of dreams against their length, in latents and in pixels."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, errors in prediction["latent"].items():
@@ -55,7 +55,7 @@ def foresight(prediction: dict[str, Any]) -> Figure:
 
 
 def death_head(deaths: dict[str, Any]) -> Figure:
-    """Reliability, precision against recall, and the logit before a death."""
+    """Return reliability, precision against recall, and the logit before a death."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for name, judged in deaths["judged"].items():
@@ -118,7 +118,7 @@ def death_head(deaths: dict[str, Any]) -> Figure:
 
 
 def survival_curves(rows: Sequence[FidelityRow], game_limit: int, dream_limit: int) -> Figure:
-    """Share still alive against tics, game and dream, a panel for each player."""
+    """Return the share still alive against tics, game and dream, a panel for each player."""
     columns = min(5, len(rows))
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(2.4 * columns, 2.2 * lines), layout="constrained")

@@ -59,7 +59,7 @@ class HeldOut:
 
     @property
     def in_episode(self) -> Indices:
-        """(N,): the tic of its episode that each tic is, from 0."""
+        """(N,): number of each tic in its episode, from 0."""
         return np.arange(len(self)) - np.repeat(self.starts, self.lengths)
 
     @property
@@ -76,7 +76,7 @@ class HeldOut:
         return z
 
     def windows(self, n: int, before: int, after: int, seed: int) -> Indices:
-        """Return at most n different tics, sorted, with so many of their episode on both sides."""
+        """Return at most n tics, ascending, each with `before` and `after` tics of its episode."""
         t = self.in_episode
         left = np.repeat(self.lengths, self.lengths) - 1 - t
         possible = np.flatnonzero((t >= before) & (left >= after))
@@ -84,7 +84,7 @@ class HeldOut:
         return np.sort(rng.choice(possible, min(n, len(possible)), replace=False))
 
     def read(self, tics: Indices) -> Iterator[tuple[Indices, Frames]]:
-        """Yield (places in `tics`, their frames uint8 (n, 64, 64, 3)) for each episode it names.
+        """Yield (indices into `tics`, their frames uint8 (n, 64, 64, 3)) episode by episode.
 
         Raises:
             ValueError: the episodes are not those that were encoded.

@@ -1,4 +1,4 @@
-"""How well M foresees: dreams of many tics under real actions, beside what really happened."""
+"""Errors of M's predictions: dreams of many tics under real actions, beside the real episodes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from worldmodels_fast.types import Doubles, Floats, Frames, Indices
 from worldmodels_fast.world.world import World
 
 USED_NATS = 0.1
-"""A latent dimension is in use if V tells at least so much with it; the others are noise to M."""
+"""Nats from which a latent dimension counts as used; the others are noise to M."""
 
 PIXEL_TICS = (1, 2, 5, 10, 20, 40, 60)
 """Tics after which dreamt frames are compared with real ones, as far as the horizon goes."""
 
 
 def kl_by_dimension(mu: Floats, logvar: Floats) -> Doubles:
-    """Nats that V tells with each dimension, averaged over frames, (Z,)."""
+    """Return the KL of each dimension in nats, averaged over frames, (Z,)."""
     mu64, logvar64 = mu.astype(np.float64), logvar.astype(np.float64)
     kl: Doubles = (-0.5 * (1 + logvar64 - mu64**2 - np.exp(logvar64))).mean(0)
     return kl
@@ -38,7 +38,7 @@ def prediction(
     samples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Errors of dreams 1 to `horizon` tics long, in latents and in pixels.
+    """Return errors of dreams 1 to `horizon` tics long, in latents and in pixels.
 
     In latents: the squared distance to V's mean for the real frame, in each dimension that V uses,
     over that dimension's variance on held-out frames; 1 is what the unconditional mean gets. In
@@ -118,13 +118,13 @@ def prediction(
 
 
 def frame_error(guess: Frames | Doubles, real: Frames) -> float:
-    """Squared error of a frame in [0, 1], summed over pixels, averaged over frames."""
+    """Return the squared error of frames in [0, 1], summed over pixels, averaged over frames."""
     difference = (guess.astype(np.float32) - real.astype(np.float32)) / 255
     return float((difference**2).sum((-3, -2, -1)).mean())
 
 
 def horizons(latent: dict[str, list[float]]) -> tuple[int | None, int]:
-    """From which tic M's dreams beat copying for good, and up to which tic they foresee.
+    """Return the tic from which dreams beat copying for good, and the tic up to which they predict.
 
     Returns:
         the first tic from which the mean of M's samples is closer than the last frame at every

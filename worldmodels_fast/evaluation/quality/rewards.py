@@ -1,4 +1,4 @@
-"""Does M know what the game pays? Predicted rewards beside the real ones of held-out episodes."""
+"""M's predicted rewards beside the real ones of held-out episodes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from worldmodels_fast.evaluation.quality.held_out import HeldOut
 from worldmodels_fast.types import Floats
 
 WINDOW = 100
-"""Tics whose rewards are added up: single ones are luck, a search compares sums."""
+"""Lengths in tics of windows whose rewards are added up: a search compares sums."""
 
 
 def rewards(predicted: Floats, held_out: HeldOut, limit: float | None) -> dict[str, Any]:
-    """Compare predicted rewards with real ones, tic by tic and over windows.
+    """Return the comparison of predicted with real rewards, tic by tic and over windows, as JSON.
 
     Args:
-        predicted: (N,), M's, which has seen each episode so far.
+        predicted: (N,), by M, after it has seen each episode up to that tic.
         held_out: the episodes, with their rewards.
-        limit: real rewards beyond +- this count as this, as in M's training; None for no limit.
+        limit: real rewards are clipped to +- limit, as in M's training; None for no limit.
 
     Returns:
         JSON: "squared_error" and the real rewards' "variance", "mean" and "predicted_mean" of a

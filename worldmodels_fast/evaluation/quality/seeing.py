@@ -14,12 +14,12 @@ from worldmodels_fast.world.world import World
 def seeing(
     world: World, held_out: HeldOut, z: Floats, real: Frames, seen: Frames
 ) -> dict[str, Any]:
-    """V's reconstruction and KL, as in its loss, and how it spends its nats.
+    """Return V's reconstruction error and KL, as in its loss, and the nats of each dimension.
 
     Args:
         world: V.
         held_out: the episodes.
-        z: (n, Z), what V has drawn for n of their frames, as in training.
+        z: (n, Z), drawn from V's distribution for n of their frames, as in training.
         real: uint8 (n, 64, 64, 3), those frames.
         seen: the same, V's pictures of its means for them.
     """
