@@ -1,8 +1,9 @@
 """CarRacing: Gymnasium's own, drawn a hundred times faster.
 
-`CarRacingEnv` is Gymnasium's CarRacing-v3 with one thing exchanged: what draws the observation.
-Track, physics, rewards, ends and random numbers are Gymnasium's, bit for bit. The picture is drawn
-natively (`csrc/raster/`), to within rounding of what pygame draws at 1000x800 and scales down.
+`CarRacingEnv` is Gymnasium's CarRacing-v3 with one thing exchanged: the renderer of its
+observation. Track, physics, rewards, ends and random numbers are Gymnasium's, bit for bit. The
+picture is drawn natively (`csrc/raster/`), to within rounding of what pygame draws at 1000x800 and
+scales down.
 
 With ``frame="world-models"`` the observation is V's input: the rows above the dashboard (the
 paper's 0 to 83 of 96), area-averaged to 64x64.

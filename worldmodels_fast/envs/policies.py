@@ -1,20 +1,20 @@
-"""Policies that look at nothing: for collecting episodes and for comparing dream with game.
+"""Open-loop policies: for collecting episodes and for comparing dream with game.
 
-Every one of them is piecewise constant: it draws an action and holds it for a number of tics. So a
-policy is one method, ``draw``, and both forms, one episode (`Policy`) and many at once
-(`PolicyBatch`), are made from it. Every action lies in its own range, the environment's: in Take
-Cover one action in [-1, 1], of which less than -1/3 moves left, more than 1/3 moves right, and the
-rest stands still; in CarRacing steering in [-1, 1], gas and brake in [0, 1].
+They look at nothing. Every one is piecewise constant: it draws an action and holds it for a number
+of tics. So a policy is one method, ``draw``, and both forms, one episode (`Policy`) and many at
+once (`PolicyBatch`), are made from it. Every action lies in its own range, the environment's: in
+Take Cover one action in [-1, 1], of which less than -1/3 moves left, more than 1/3 moves right,
+and the rest stands still; in CarRacing steering in [-1, 1], gas and brake in [0, 1].
 
 | name | action | held for |
 | --- | --- | --- |
 | ``uniform`` | uniform in its range | 1 tic |
 | ``held-random`` | uniform in its range (the paper's collection for Doom) | 1 to 10 tics, uniform |
-| ``still``, ``left``, ``right`` | 0, -1, 1, or what of its range is nearest | for ever |
+| ``still``, ``left``, ``right`` | 0, -1, 1, or the nearest value of its range | for ever |
 | ``swing-N`` | -1 and 1 in turn, -1 first | N tics each |
 | ``lingering`` | uniform in its range | as ``held-random``, sometimes 10 to 100 tics |
 | ``roaming`` | to one side and the other in turn | 10 to 160 tics |
-| ``random-linear`` | a random C that sees noise (the paper's collection for CarRacing) | 1 tic |
+| ``random-linear`` | a random C on noise (the paper's collection for CarRacing) | 1 tic |
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ __all__ = [
 ]
 
 FOREVER = 2**62
-"""A hold that no episode outlasts, in tics."""
+"""A hold longer than any episode, in tics."""
 
 RANDOM_LINEAR_INPUTS = 32
-"""Dimensions of the noise that a random C sees: CarRacing's z."""
+"""Dimensions of a random C's noise: CarRacing's z."""
 
 RANDOM_LINEAR_SIZE = 0.01
 """The largest size of its weights (the paper's code)."""
@@ -76,7 +76,7 @@ class Policy(ABC):
         self._left = 0
 
     def act(self) -> npt.NDArray[np.float32]:
-        """The action of the next tic, (A,) float32."""
+        """Return the action of the next tic, (A,) float32."""
         if self._rng is None:
             raise RuntimeError("policy: act() before reset(rng); reset it at each episode's start")
         if self._left == 0:
@@ -85,7 +85,7 @@ class Policy(ABC):
         return self._action.copy()
 
     def actions(self, rng: np.random.Generator, steps: int) -> npt.NDArray[np.float32]:
-        """The whole of an episode: (T, A) float32, what ``reset`` and ``steps`` x ``act`` give."""
+        """Return an episode's actions, (T, A) float32, those of ``reset`` and T times ``act``."""
         self.reset(rng)
         out = np.empty((steps, self.action_dim), np.float32)
         t = 0
@@ -98,7 +98,7 @@ class Policy(ABC):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], int]:
-        """The next action, (A,) float32, and for how many tics (at least 1) it is held."""
+        """Return the next action, (A,) float32, and for how many tics (at least 1) it is held."""
 
     def _uniform_action(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         return rng.uniform(self.squash.low, self.squash.high).astype(np.float32)
@@ -147,7 +147,7 @@ class Lingering(Policy):
 
 
 class Roaming(Policy):
-    """To one side and the other in turn, with holds of random lengths: the blind survivor.
+    """To one side and the other in turn, with holds of random lengths.
 
     Beyond the paper: random actions keep the player near the middle, where he dies early, so a
     world model learnt from them never sees the late game and its crowd of monsters. Swinging from
@@ -177,9 +177,9 @@ class Roaming(Policy):
 class RandomLinear(Policy):
     """The paper's collection for CarRacing: a linear C with random weights, anew in each episode.
 
-    There V and M are random, too, so C sees noise: action = squash(b + W eps), eps standard normal
-    at every step. Weights and biases are Cauchy, times a size uniform in [0, 0.01]: mostly about
-    straight on at half throttle, and now and then one that turns or brakes for good.
+    There V and M are random, too, so C's input is noise: action = squash(b + W eps), eps standard
+    normal at every step. Weights and biases are Cauchy, times a size uniform in [0, 0.01]: mostly
+    about straight on at half throttle, and now and then one that turns or brakes for good.
     """
 
     name = "random-linear"
@@ -258,7 +258,7 @@ FIDELITY_POLICIES: tuple[str, ...] = (
 
 
 def make_policy(name: str, squash: Squash | None = None) -> Policy:
-    """The policy of that name (`POLICY_NAMES`; underscores may stand for hyphens).
+    """Return the policy of that name (`POLICY_NAMES`; underscores may stand for hyphens).
 
     Args:
         name: its name.
@@ -293,7 +293,7 @@ class PolicyBatch:
         self._left = np.zeros(len(rngs), np.int64)
 
     def act(self) -> npt.NDArray[np.float32]:
-        """The actions of the next tic, (N, A) float32."""
+        """Return the actions of the next tic, (N, A) float32."""
         for n in np.flatnonzero(self._left == 0):
             self._actions[n], self._left[n] = self._members[n].draw(self._rngs[n])
         self._left -= 1

@@ -1,4 +1,4 @@
-"""How C's outputs become an environment's actions: data, for kernels, policies and environments."""
+"""C's outputs to an environment's actions: data, for kernels, policies and environments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CAR_RACING_SQUASH", "Squash"]
 
 @dataclass(frozen=True)
 class Squash:
-    """How outputs y become actions, one number per action: clip(scale * tanh(y) + shift, ...)."""
+    """Actions of outputs y, one number per action: clip(scale * tanh(y) + shift, low, high)."""
 
     scale: tuple[float, ...]
     shift: tuple[float, ...]

@@ -1,9 +1,9 @@
 """Doom: Take Cover. Monsters at the far wall throw fireballs; survive by stepping left and right.
 
 ViZDoom's own scenario, one tic per step, reward 1 per tic survived, 2,100 tics at most (paper,
-section "VizDoom experiment"). The only difference from the scenario file is what the agent sees:
-the top five sixths of the screen (the paper's rows 0..399 of 480, which leaves out the floor at
-one's feet), area-averaged to 64x64 RGB.
+section "VizDoom experiment"). The only difference from the scenario file is the frame:
+the top five sixths of the screen (the paper's rows 0..399 of 480, without the floor at the player's
+feet), area-averaged to 64x64 RGB.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from worldmodels_fast.types import Frame
 from worldmodels_fast.utils.arguments import checked_choice, checked_integer
 
 ACTION_THRESHOLD = 1.0 / 3.0
-"""Below minus this the player steps left, above it right, else he stands still (PAPER, C)."""
+"""Below minus this the player steps left, above it right, else stands still (PAPER, C)."""
 
 VISIBLE_ROWS = 400 / 480
-"""Share of the screen's rows that the agent sees, from the top."""
+"""Share of the screen's rows in a frame, from the top."""
 
 RESOLUTIONS = ("160x120", "320x240", "640x480")
 
