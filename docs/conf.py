@@ -25,7 +25,7 @@ extensions = [
 exclude_patterns = ["_extensions"]
 nitpicky = True
 
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 4
 
 add_module_names = False  # the heading has them

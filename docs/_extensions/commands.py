@@ -46,20 +46,19 @@ def commands() -> str:
 
 
 def stages() -> str:
-    """Return the table of stages: what each reads, writes, and goes on from after a kill."""
-    lines = ["| stage | does | reads the results of | its settings | writes | to resume |"]
-    lines.append("| --- " * 6 + "|")
+    """Return the list of stages: what each reads, writes, and goes on from after a kill."""
+    lines: list[str] = []
     for name, stage in STAGES.items():
-        settings = (f"{option((section,))}.*" for section in stage.settings)
-        cells = (
-            f"`{name}`",
-            first_paragraph(stage.function),
-            code(stage.reads),
-            code(settings),
-            code(stage.writes),
-            code(stage.needs),
+        settings = [f"{option((section,))}.*" for section in stage.settings]
+        parts = (
+            ("reads the results of", stage.reads),
+            ("reads the settings", settings),
+            ("writes", stage.writes),
+            ("to resume", stage.needs),
         )
-        lines.append("| " + " | ".join(cells) + " |")
+        lines += [f"`{name}`", f": {first_paragraph(stage.function)}", ""]
+        lines += [f"  - {what}: {code(names)}" for what, names in parts if names]
+        lines.append("")
     return "\n".join(lines)
 
 

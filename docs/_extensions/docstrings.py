@@ -49,9 +49,9 @@ def _indent(line: str) -> int:
 
 def process(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Turn a docstring into reStructuredText, in place."""
-    found = Docstring(literal_blocks(lines), _CONFIG, app, what, name, thing, options).lines()
     # A text of one letter, as in "latent_dim: Z.", is not the first item of a list.
-    lines[:] = [re.sub(r"^(:\w+ [^:]+: )(\w+\.( |$))", r"\1\\\2", line) for line in found]
+    plain = [re.sub(r"^(\s+\w+: )(\w+\.( |$))", r"\1\\\2", line) for line in lines]
+    lines[:] = Docstring(literal_blocks(plain), _CONFIG, app, what, name, thing, options).lines()
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
