@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from typing import Literal
+
+from worldmodels_fast.utils.settings import SettingsCheck
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -44,6 +47,20 @@ class VAEConfig:
     checkpoint_every: int = 500
     seed_offset: int = 0
     device: Device = "auto"
+
+    def check(self, prefix: str = "--vae.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("latent_dim", "steps", "batch", "checkpoint_every", low=1)
+        check.integers("seed_offset", low=0)
+        check.numbers("learning_rate", "final_learning_rate", "reconstruction_weight", above=0)
+        check.numbers("kl_tolerance", "focus", low=0)
+        check.choice("precision", typing.get_args(Precision))
+        check.choice("device", typing.get_args(Device))
 
 
 @dataclass(frozen=True)
@@ -93,3 +110,20 @@ class RNNConfig:
     checkpoint_every: int = 20
     seed_offset: int = 0
     device: Device = "auto"
+
+    def check(self, prefix: str = "--rnn.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("hidden_dim", "n_mixtures", "epochs", "batch", "chunk", low=1)
+        check.integers("checkpoint_every", low=1)
+        check.integers("seed_offset", low=0)
+        check.numbers("learning_rate", "final_learning_rate", "gradient_clip", above=0)
+        check.numbers("done_weight", "reward_weight", above=0)
+        check.numbers("reward_limit", above=0, or_none=True)
+        check.choice("precision", typing.get_args(Precision))
+        check.choice("latent", ("sample", "mu"))
+        check.choice("device", typing.get_args(Device))
