@@ -73,7 +73,7 @@ def test_an_unknown_command(capsys):
         (["run", "take-cover-smok"], "recipe: expected one of take-cover-smoke"),
         (["run", "take-cover-smoke", "--vae.stepz", "3"], "--vae.stepz"),
         (["run", "take-cover-smoke", "--vae.steps", "many"], "many"),
-        (["run", "take-cover-smoke", "--environment", "pong"], "take-cover, got 'pong'"),
+        (["run", "take-cover-smoke", "--environment", "pong"], "'take-cover', got 'pong'"),
         (["collect"], "usage: worldmodels-fast collect FOLDER"),
         (["collect", "new", "take-cover-smok"], "recipe: expected one of take-cover-smoke"),
         (["collect", "new"], "new: no run in here yet; name a recipe"),

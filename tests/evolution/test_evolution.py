@@ -281,8 +281,8 @@ def test_means_may_be_scored_elsewhere(tmp_path):
     ("change", "message"),
     [
         ({"population": 3}, "--evolve.population: expected at least 4, since CMA-ES"),
-        ({"rollout_schedule": ((5, 2), (3, 4))}, "rollout_schedule: expected pairs"),
-        ({"rollout_schedule": ((0, 0),)}, "rollout_schedule: expected pairs"),
+        ({"rollout_schedule": ((5, 2), (3, 4))}, "--evolve.rollout-schedule: expected pairs"),
+        ({"rollout_schedule": ((0, 0),)}, "--evolve.rollout-schedule: expected pairs"),
         ({"generations": 0}, "--evolve.generations: expected at least 1, got 0"),
         ({"rollouts": 0}, "--evolve.rollouts"),
         ({"eval_every": 0}, "--evolve.eval-every: expected at least 1, got 0"),

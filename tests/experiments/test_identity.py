@@ -12,7 +12,7 @@ from worldmodels_fast import envs
 from worldmodels_fast.data import collect as collection
 from worldmodels_fast.data.collect import CollectConfig
 from worldmodels_fast.evaluation.quality.config import QualityConfig
-from worldmodels_fast.experiments.config import GapConfig, RoundConfig, SweepConfig
+from worldmodels_fast.experiments.config import GapConfig, RoundConfig, RunConfig, SweepConfig
 from worldmodels_fast.experiments.engine import NOT_OF_THE_RESULT, SETTINGS_OF_ALL, _flat
 from worldmodels_fast.experiments.pipeline import PIPELINE, STAGES, adopt, open_run, run_stage
 from worldmodels_fast.experiments.run import Run
@@ -231,7 +231,7 @@ def base_config(kind):
 REFUSED = {"game": {"gap.every", "sweep.temperatures"}}
 """Settings that have no other value there."""
 
-ALL_SETTINGS = tuple(name for name in _flat(small_config()) if name != "recipe")
+ALL_SETTINGS = tuple(name for name in _flat(RunConfig("x")) if name != "recipe")
 
 
 @pytest.mark.parametrize("kind", ["dream", "game", "round"])

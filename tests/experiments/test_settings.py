@@ -92,7 +92,7 @@ def test_the_sections():
     assert len(list(all_bad())) > 150
 
 
-@pytest.mark.parametrize(("kind", "prefix", "name", "value"), all_bad())
+@pytest.mark.parametrize(("kind", "prefix", "name", "value"), list(all_bad()))
 def test_a_value_that_no_setting_of_its_type_may_have(kind, prefix, name, value):
     defaults = {"seed": 0, "out": Path()} if kind is ScoreConfig else {}
     settings = kind(**{**defaults, name: value})

@@ -73,6 +73,7 @@ class BenchConfig:
             if not given:
                 raise ValueError(f"{prefix}{name}: expected at least one, got none")
         check = SettingsCheck(self, prefix)
+        check.choice("device", get_args(Device))
         check.integers("threads", low=1)
         check.numbers("seconds", above=0)
         try:

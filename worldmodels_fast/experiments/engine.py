@@ -137,10 +137,16 @@ class Pipeline:
             "inputs": self._inputs(name, run),
         }
         begun = _begun_path(name, run)
+        unclaimed = not begun.exists() and bool(self._written(name, run))
         write_json(begun, identity)
         began = time.monotonic()
-        with PeakMemory() as memory:
-            figures = stage.function(run)
+        try:
+            with PeakMemory() as memory:
+                figures = stage.function(run)
+        except ValueError:
+            if unclaimed:  # the stage refuses what was there, which is not of these settings
+                begun.unlink(missing_ok=True)
+            raise
         write_json(
             run.folder / "stages" / f"{name}.json",
             {
@@ -222,6 +228,12 @@ class Pipeline:
             ids["base"] = (Run.load(Path(base)).record("evolve") or {}).get("id")
         return ids
 
+    def _written(self, name: str, run: Run) -> list[str]:
+        """Return those of the stage's files and folders that are there."""
+        stage = self.stages[name]
+        files = (*stage.writes, *stage.needs)
+        return [file for file in files if (run.folder / file).exists()]
+
     def _problems(self, name: str, run: Run, earlier: RunConfig | None = None) -> list[str]:
         """Return why the folder's result of this stage is not what this run would make.
 
@@ -230,9 +242,7 @@ class Pipeline:
             run: the run.
             earlier: the configuration that the folder had; see `_differences`.
         """
-        stage = self.stages[name]
-        files = (*stage.writes, *stage.needs)
-        written = [file for file in files if (run.folder / file).exists()]
+        stage, written = self.stages[name], self._written(name, run)
         before, state = run.record(name), "finished"
         if before is None and written:
             begun = _begun_path(name, run)

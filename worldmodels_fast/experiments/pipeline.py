@@ -70,6 +70,7 @@ STAGES: dict[str, Stage] = {
     ),
     "encode": Stage(
         stage_encode,
+        settings=("round.base",),
         # A round's links to another run's latents get rewards if M is to predict them.
         more_settings=_of_a_round("rnn.predicts_reward"),
         reads=("collect", "train-vae"),

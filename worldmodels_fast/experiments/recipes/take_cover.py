@@ -89,7 +89,12 @@ def take_cover_smoke() -> RunConfig:
         ),
         evaluate=EvaluateConfig(episodes=4, random_episodes=4),
         gap=GapConfig(every=3, episodes=2),
-        sweep=SweepConfig(temperatures=(0.5, 1.15), dream_rollouts=64, episodes=2, generations=3),
+        sweep=SweepConfig(
+            temperatures=(0.5, DreamConfig.temperature),
+            dream_rollouts=64,
+            episodes=2,
+            generations=3,
+        ),
     )
 
 
