@@ -1,8 +1,8 @@
 """CMA-ES around one batched evaluation: ask -> evaluate -> tell.
 
-No model, dream or game is known here: a generation is one call of ``evaluate(population, rollouts,
-seed)``, which `Dream.evaluate` and `Game.evaluate` are. Fitness is the mean return over a member's
-rollouts and is maximised; the sign is flipped once, where ``cma`` is told.
+This module knows no model, dream or game: a generation is one call of ``evaluate(population,
+rollouts, seed)``, for instance `Dream.evaluate` or `Game.evaluate`. Fitness is the mean return over
+a member's rollouts and is maximised; ``cma`` minimises, so it gets the negative.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ the distribution's mean after it; what it returns is added to the record."""
 
 @dataclass(frozen=True)
 class EvolveConfig:
-    """How a controller is evolved; the defaults are the paper's, but for fewer generations.
+    """Settings of CMA-ES; the defaults are the paper's, but for fewer generations.
 
     Attributes:
         population: members P of a generation.
         generations: generations in all.
         rollouts: rollouts R of each member in a generation.
         rollout_schedule: pairs (generation from 0, rollouts from there on), in order: early on,
-            when members differ much, few rollouts tell them apart. Before the first pair, and
+            when members differ much, few rollouts distinguish them. Before the first pair, and
             without any, there are `rollouts`.
-        sigma0: the standard deviation that CMA-ES starts with, around x0 = 0.
+        sigma0: standard deviation of the first generation, around x0 = 0.
         eval_every: every so many generations, and after the last, the distribution's mean is
             scored; the mean with the best score is the final controller.
         eval_rollouts: rollouts of that score.
-        max_minutes: stop after the generation in which this much time has been used, in all (that
-            of `evolve`'s ``watch`` not counted).
+        max_minutes: stop after the generation in which this much time has been used, in all (the
+            time of `evolve`'s ``watch`` is not counted).
         cma_options: passed through to ``cma.CMAEvolutionStrategy``; its termination criteria
             count only if they are named here.
     """
@@ -99,7 +99,7 @@ class EvolveConfig:
 
 @dataclass(frozen=True, repr=False)
 class EvolutionResult:
-    """What an evolution ends with.
+    """The result of an evolution.
 
     Attributes:
         params: (n_params,) float32, the mean with the best score: the final controller.
@@ -108,7 +108,7 @@ class EvolutionResult:
         last_mean: (n_params,) float32, the mean after the last generation.
         means: (n_params,) float32 by generation: every mean that was scored or watched.
         history: one record per generation, as in ``history.jsonl``.
-        stopped: why it ended: "generations", "max_minutes", "stop", or a criterion of ``cma``.
+        stopped: reason of its end: "generations", "max_minutes", "stop", or a criterion of ``cma``.
     """
 
     params: Params
@@ -186,10 +186,10 @@ def evolve(
         score: plays the rollouts that the mean is scored by; None for ``evaluate``.
         seed: the run's seed.
         on_generation: called with each generation's record.
-        watch: looks at the mean after every generation, see `Watch`. Nothing that it returns is
-            used here: the search and the choice of the controller are the same without it. A
-            generation that was killed while it was watched is played, and watched, again.
-        stop: asked after every generation; true ends the run early, with a scored mean.
+        watch: called with the mean after every generation, see `Watch`. Its result is recorded and
+            not used: the search and the choice of the controller are the same without it. After a
+            kill during the call, the generation is evaluated, and `watch` called, again.
+        stop: called after every generation; True ends the run early, with a scored mean.
         depends_on: settings that ``evaluate`` depends on, by name. They are saved with the state,
             and a state of others is refused; one that the state does not hold is not compared.
         read_identity: takes the settings that a state was saved with, by name, to today's names.
@@ -297,11 +297,11 @@ def load_means(path: Path) -> dict[int, Params]:
 
 @dataclass
 class _State:
-    """Everything that a run continues from; the history file is rewritten from it."""
+    """The state of an evolution, saved after every generation; the history is a part of it."""
 
     identity: Record
     es: Any  # cma.CMAEvolutionStrategy
-    random: np.random.RandomState  # what NumPy's global generator is while cma runs
+    random: np.random.RandomState  # NumPy's global generator while cma runs
     history: list[Record] = field(default_factory=list)
     mean: Params | None = None
     best: tuple[float, int, Params] | None = None  # score, generation, mean

@@ -26,7 +26,7 @@ from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 from worldmodels_fast.world.world import World
 
 _NO_WIDTH = -60.0
-"""A log-variance that adds nothing to a float32."""
+"""A log-variance whose samples equal the mean in float32."""
 
 
 FIRST_LATENTS = 1000
@@ -226,11 +226,11 @@ class Run:
         return model.eval()
 
     def player(self) -> tuple[MDNRNN, LinearController, Callable[[Params], Params]]:
-        """Return the M of the dream, an untrained C for it, and what makes C's parameters.
+        """Return the M of the dream, an untrained C for it, and a map to C's parameters.
 
-        The last takes a population (P, n_params) as CMA-ES evolves it to that of the C returned.
-        They are the same unless the search is in units of the features, or C remembers by an
-        untrained M.
+        The map takes a population (P, n_params) float32 of CMA-ES to one of the C returned. It is
+        the identity unless the search is in units of the features, or C sees an untrained M's
+        memory.
         """
         config, mdn_rnn, controller = self.config.controller, self.load_mdn_rnn(), None
         spec = self.new_controller().spec

@@ -32,7 +32,7 @@ class VAEConfig:
         precision: of the convolutions; "auto" takes bf16 where the machine multiplies it natively.
         checkpoint_every: steps between checkpoints, reports of held-out loss included.
         seed_offset: added to the run's seed.
-        device: "cuda" is torch's current CUDA device; "auto" takes it where there is one.
+        device: "cuda" is torch's current CUDA device; "auto" is "cuda" where there is one.
     """
 
     latent_dim: int = 64
@@ -82,9 +82,9 @@ class RNNConfig:
         done_weight: weight of a step that ends an episode in the cross-entropy (paper: 10).
         reward_weight: of the squared error of the predicted reward against the nats of z. The
             head's row for it learns alike whatever it is (Adam divides it out); it says how much
-            of M's memory is bent to rewards.
+            of M's memory serves rewards.
         reward_limit: rewards beyond +- this count as this; None for no limit. A rare large one
-            (CarRacing's -100 for leaving the field) is all that a squared error sees.
+            (CarRacing's -100 for leaving the field) would decide the squared error.
         precision: of the matrix products.
         latent: "sample" draws z anew for each batch (paper); "mu" takes the mean.
         checkpoint_every: steps between checkpoints.

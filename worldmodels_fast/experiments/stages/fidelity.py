@@ -1,4 +1,4 @@
-"""The stage `fidelity`: is the dream as deadly as the game?"""
+"""The stage `fidelity`: open-loop policies in the dream and in the game."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The temperature table: C evolved in dreams of several temperatures, each scored in both worlds.
 
 Each temperature is a run of its own in `sweep/tau-T/` of the run's folder, which has adopted the
-run's V and M (and its C, if that was evolved in just the same way). So it goes on after a kill, can
-be done alone and in any order, and every other command works on it. The table is made of what is
-there, again after every row.
+run's V and M (and its C, if all settings of that are the same). So a row resumes after a kill, can
+be done alone and in any order, and every other command works on it. The table is written after
+every row, from the rows that there are.
 """
 
 from __future__ import annotations
