@@ -34,6 +34,7 @@ from worldmodels_fast.experiments.config import (
     RunConfig,
     SweepConfig,
 )
+from worldmodels_fast.experiments.pipeline import open_run
 from worldmodels_fast.rollout.config import GameConfig
 from worldmodels_fast.training.config import RNNConfig, VAEConfig
 from worldmodels_fast.training.mdn_rnn import train_mdn_rnn
@@ -208,6 +209,13 @@ def test_options_of_a_run(capsys, tmp_path, options, words):
     assert err.startswith(f"error: {words}")
     assert err.count("\n") == 1
     assert not folder.exists()
+
+
+def test_options_of_cma_are_known_before_anything_starts(tmp_path):
+    config = RunConfig("x", evolve=EvolveConfig(cma_options={"CMA_diagonl": True}))
+    with pytest.raises(ValueError, match=r"--evolve.cma-options: expected .*, got 'CMA_diagonl'"):
+        open_run(tmp_path / "new", config)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

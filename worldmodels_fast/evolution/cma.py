@@ -97,6 +97,21 @@ class EvolveConfig:
             )
 
 
+def check_cma_options(config: EvolveConfig) -> None:
+    """Raise ValueError if cma knows no option of a name in `cma_options`; imports cma for that."""
+    if not config.cma_options:
+        return
+    import cma
+
+    known = cma.CMAOptions.defaults()
+    for name in config.cma_options:
+        if name not in known:
+            raise ValueError(
+                f"--evolve.cma-options: expected options of cma ({', '.join(sorted(known))}), got "
+                f"{name!r}"
+            )
+
+
 @dataclass(frozen=True, repr=False)
 class EvolutionResult:
     """The result of an evolution.
@@ -353,7 +368,8 @@ def _start(n_params: int, config: EvolveConfig, seed: int) -> Any:
         return cma.CMAEvolutionStrategy(np.zeros(n_params), config.sigma0, options)
     except Exception as error:
         raise ValueError(
-            f"cma_options: cma refuses {config.cma_options!r} for {n_params} parameters: {error}"
+            f"--evolve.cma-options: cma refuses {config.cma_options!r} for {n_params} parameters: "
+            f"{error}"
         ) from error
 
 

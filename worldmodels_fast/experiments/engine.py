@@ -22,7 +22,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ import torch
 
 from worldmodels_fast.envs.registry import make_environment
 from worldmodels_fast.evaluation.fidelity.file import read_fidelity, write_fidelity
+from worldmodels_fast.evolution.cma import check_cma_options
 from worldmodels_fast.experiments.config import RunConfig, load_config, save_config
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.migration import FORMAT, recorded_settings
@@ -91,7 +92,7 @@ class Pipeline:
 
         Raises:
             ValueError: the folder holds a run of another recipe, or stages that were done with
-                other settings; or the environment refuses its settings.
+                other settings; or the environment or cma refuses its settings.
         """
         path = folder / "config.json"
         earlier = load_config(path) if path.is_file() else None
@@ -108,6 +109,7 @@ class Pipeline:
                 make_environment(run.environment.env_id, **kwargs).close()
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{name}: {config.environment} refuses them: {error}") from error
+        check_cma_options(config.evolve)
         problems = [p for name in self.stages for p in self._problems(name, run, earlier)]
         if problems:
             raise ValueError("\n".join(problems))
@@ -317,9 +319,10 @@ def _take(source: Path, target: Path) -> None:
 
 def _flat(config: RunConfig) -> dict[str, Any]:
     """Return all settings by name, {"seed": 1, "vae.steps": 150}, with values as JSON has them."""
+    sections = {f.name for f in dataclasses.fields(config) if is_dataclass(f.default_factory)}
     flat: dict[str, Any] = {}
     for key, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
-        if dataclasses.is_dataclass(getattr(config, key)):
+        if key in sections:
             flat |= {f"{key}.{name}": item for name, item in value.items()}
         else:
             flat[key] = value
