@@ -68,7 +68,7 @@ def migrate_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recorded_settings(
-    record: Mapping[str, Any], names: Iterable[str], defaults: Mapping[str, Any]
+    stage: str, record: Mapping[str, Any], names: Iterable[str], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the settings that a stage was done with, as far as its record says.
 
@@ -76,7 +76,8 @@ def recorded_settings(
     then did not record, is unknown and left out.
 
     Args:
-        record: of a stage, finished or begun.
+        stage: the stage's name.
+        record: of the stage, finished or begun.
         names: the settings asked for, "vae.steps".
         defaults: of all settings, by name.
     """
@@ -89,7 +90,7 @@ def recorded_settings(
             flat |= {f"{key}.{field}": item for field, item in value.items()}
         else:
             flat[key] = value
-    held = SECTIONS_OF_FORMAT_1.get(record["stage"], ())
+    held = SECTIONS_OF_FORMAT_1.get(stage, ())
     for name in names:
         if name not in flat and _former_section(name) in held:
             flat[name] = defaults[name]

@@ -231,7 +231,7 @@ def test_cma_options_are_passed_through(tmp_path):
     result = evolve(sphere, 6, config, **paths(tmp_path))
     assert result.stopped == "ftarget"
     assert len(result.history) < 200
-    with pytest.raises(ValueError, match="--evolve.cma-options: cma refuses"):
+    with pytest.raises(ValueError, match=r"--evolve.cma-options: cma refuses"):
         evolve(sphere, 6, replace(CONFIG, cma_options={"nonsense": 1}), **paths(tmp_path / "b"))
 
 

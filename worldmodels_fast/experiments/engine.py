@@ -288,7 +288,7 @@ class Pipeline:
         now = self.settings_of(name, run.config)
         before = {
             **(_flat(earlier) if earlier is not None else now),
-            **recorded_settings(record, now, _flat(RunConfig(recipe=""))),
+            **recorded_settings(name, record, now, _flat(RunConfig(recipe=""))),
         }
         return [
             difference
