@@ -243,7 +243,7 @@ def test_a_damaged_record_is_named(tmp_path, toy_stages):
     run = open_run(tmp_path, SMOKE)
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "collect.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"collect.json: not JSON .*delete it"):
+    with pytest.raises(ValueError, match=r"collect.json: not JSON .*; delete the file"):
         run_all(run)
 
 
@@ -270,7 +270,7 @@ def test_stages_name_one_another_rightly():
 def test_damaged_weights_are_named(tmp_path):
     run = open_run(tmp_path, SMOKE)
     (tmp_path / "vae.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match=r"vae.safetensors: cannot be read .*`train-vae` again"):
+    with pytest.raises(ValueError, match=r"vae.safetensors: damaged.* run `train-vae` again"):
         run.load_vae()
 
 

@@ -98,10 +98,10 @@ class Run:
         record = read_json(path)
         if record is not None:
             with reading(path, f"delete it and run the stage `{stage}` again"):
-                kinds = {"id": str, "settings": dict, "figures": dict}
-                for key, kind in kinds.items():
-                    if not isinstance(record[key], kind):
-                        raise TypeError(f"{key}: expected {kind.__name__}, got {record[key]!r}")
+                for key, kind in (("settings", dict), ("figures", dict), ("id", str)):
+                    value = record[key] if key == "settings" else record.get(key, kind())
+                    if not isinstance(value, kind):
+                        raise TypeError(f"{key}: expected {kind.__name__}, got {value!r}")
         return record
 
     def new_controller(self) -> LinearController:
