@@ -39,12 +39,12 @@ from scipy import stats
 from worldmodels_fast import World, envs, load_pretrained, ops, reference
 from worldmodels_fast.bench.protocol.cases import make_case
 from worldmodels_fast.dream.dream import Dream
+from worldmodels_fast.dream.stepping import DreamState, begin, play
 from worldmodels_fast.evaluation.evaluate import evaluate_agent
 from worldmodels_fast.evaluation.statistics import summary
 from worldmodels_fast.evolution.cma import evolve
 from worldmodels_fast.experiments.recipes.registry import make_recipe
-from worldmodels_fast.migration import migrate_identity
-from worldmodels_fast.types import Floats
+from worldmodels_fast.types import Floats, Indices
 from worldmodels_fast.utils.seeding import derive_seed
 
 F64 = npt.NDArray[np.float64]
@@ -276,20 +276,17 @@ class States:
 
 
 def dreamed_states(dream: Dream, spec: ops.ControllerSpec, params: Floats, rows: int) -> States:
-    """States that a dream passes through: steps 1, 8, 64 and 256 of rollouts still alive."""
-    rng = np.random.default_rng(1)
-    h, c = np.zeros((2, rows, dream.weights.hidden_dim), np.float32)
-    z = dream.first_latents(rng, rows)
+    """States that a dream passes through: steps 1, 8, 64 and 256 of rollouts that go on."""
     kept: list[tuple[Floats, ...]] = []
-    for t in range(257):
-        action = ops.controller_forward(spec, params[None], z, h, c)
-        restart = np.full(len(z), t == 0, np.float32)
-        if t in (1, 8, 64, 256):
-            kept.append((z, action, h, c, restart))
-        z, h, c, done = dream.step(z, action, h, c, restart, 1, t)
-        z, h, c = z[~done], h[~done], c[~done]
-        if not len(z):
-            break
+
+    def act(state: DreamState, _: Indices) -> Floats:
+        action = ops.controller_forward(spec, params[None], state.z, state.h, state.c)
+        if state.step[0] in (1, 8, 64, 256):
+            kept.append((state.z, action, state.h, state.c, np.zeros(len(state), np.float32)))
+        return action
+
+    for _ in play(dream, begin(dream, rows, 1), act, 257):
+        pass
     arrays = [np.ascontiguousarray(np.concatenate(x)) for x in zip(*kept, strict=True)]
     flag = arrays[4] if dream.weights.predicts_done else None
     return States(arrays[0], arrays[1], arrays[2], arrays[3], flag)
@@ -413,7 +410,7 @@ def following(setup: Setup, precision: str, rows: int = 256, steps: int = 400) -
     follower = leader if precision == "fp32" else setup.dream(precision)
     spec, params = setup.world.controller.spec, bundled_params(setup.world)[None]
     tau = leader.temperature
-    z = leader.first_latents(np.random.default_rng(2), rows)
+    z = begin(leader, rows, 2).z
     h, c = np.zeros((2, rows, leader.weights.hidden_dim), np.float32)
     h2, c2 = h, c
     nats, counted, ids = np.zeros(rows), np.zeros(rows), np.arange(rows)
@@ -591,8 +588,8 @@ def evolve_part(setup: Setup, args: argparse.Namespace, out: Path) -> Result:
     print("| --- | --- | --- | --- |", flush=True)
     for seed in args.evolve_seeds:
         for precision in scores:
-            recipe = make_recipe(RECIPE)
-            config = recipe.evolve
+            config = make_recipe(RECIPE).evolve
+            config = dataclasses.replace(config, precision=precision)
             if args.generations is not None:
                 config = dataclasses.replace(config, generations=args.generations)
             kernels = kernels_digest()[:8]  # others would not go on, but do something else
@@ -601,8 +598,8 @@ def evolve_part(setup: Setup, args: argparse.Namespace, out: Path) -> Result:
                 precision=precision,
                 backend=setup.backend,
                 threads=setup.threads,
-                temperature=recipe.dream.temperature,
-                max_steps=recipe.dream.max_steps,
+                temperature=config.temperature,
+                max_steps=config.max_steps,
             )
 
             def on_generation(record: Result, name: str = precision) -> None:
@@ -617,12 +614,6 @@ def evolve_part(setup: Setup, args: argparse.Namespace, out: Path) -> Result:
                 history_path=folder / "history.jsonl",
                 seed=seed,
                 on_generation=on_generation,
-                depends_on={
-                    "dream.precision": precision,
-                    "dream.temperature": recipe.dream.temperature,
-                    "dream.max_steps": recipe.dream.max_steps,
-                },
-                read_identity=migrate_identity,
             )
             controller = type(world.controller).from_config(world.controller.config())
             with torch.no_grad():

@@ -77,8 +77,7 @@ const Level* select_backend(const std::string& name) {
   if (name.empty()) {
     const char* wanted = std::getenv("WMF_BACKEND");
     if (wanted != nullptr && *wanted != '\0') return select_backend(wanted);
-    static const Level* fastest = select_backend(available_levels().back());
-    return fastest;
+    return &fastest_level();
   }
   for (const Level& level : kLevels) {
     if (name != level.name) continue;
@@ -93,6 +92,11 @@ const Level* select_backend(const std::string& name) {
   }
   throw std::invalid_argument("backend: expected one of " + available_text() + ", got '" + name +
                               "'" + kHow);
+}
+
+const Level& fastest_level() {
+  static const Level* fastest = select_backend(available_levels().back());
+  return *fastest;
 }
 
 const Level& select_level(const std::string& name) {

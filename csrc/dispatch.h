@@ -22,6 +22,9 @@ std::vector<std::string> available_backends();
 // machine lacks what it names.
 const Level* select_backend(const std::string& name);
 
+// The fastest level that this build has and this machine can run.
+const Level& fastest_level();
+
 // Like select_backend for what runs on the CPU only.
 const Level& select_level(const std::string& name);
 

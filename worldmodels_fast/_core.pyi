@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 _F32 = npt.NDArray[np.float32]
 _In = Any
-"""A float32 array of any library; whatever else comes is refused with a clear error."""
+"""A float32 array of any library; anything else is refused with a clear error."""
 _Out = Any
 """An array of the first input's library; of NumPy for torch on the CPU, else a DeviceArray."""
 
@@ -69,6 +69,13 @@ class PackedVAEEncoder:
     def nbytes(self) -> int: ...
     @property
     def latent_dim(self) -> int: ...
+
+class NoiseIds:
+    """Whose noise the rows of a call use; see `ops.mixture_sample`."""
+
+    def __init__(
+        self, seed: int, rollout: int, step: int, rows: npt.NDArray[np.uint32] | None
+    ) -> None: ...
 
 class Controller:
     def __init__(
@@ -162,11 +169,19 @@ def mixture_sample(
     mu: _In,
     logstd: _In,
     temperature: float,
-    seed: int,
-    rollout: int,
-    step: int,
+    noise: NoiseIds,
     backend: str,
     out: _In | None,
+) -> _Out: ...
+def done_sample(
+    done_logit: _In,
+    done_threshold: float,
+    done_temperature: float,
+    noise: NoiseIds,
+    backend: str,
+) -> _Out: ...
+def initial_latents(
+    initial_mu: _In, initial_logvar: _In, rows: int, noise: NoiseIds, backend: str
 ) -> _Out: ...
 def controller_forward(
     controller: Controller,

@@ -1,4 +1,4 @@
-"""The kernels again, in plain NumPy float64: what they compute, without how they are made fast.
+"""The kernels in plain NumPy float64: the same functions, written for reading, not for speed.
 
 Every function has the name and the arguments of its fast counterpart in `worldmodels_fast.ops`, and
 the tests hold the two together. This file imports nothing else of the package: `weights` and `spec`
@@ -18,7 +18,7 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 Uint32 = npt.NDArray[np.uint32]
 
-# What a random number is for: the last word of the Philox counter.
+# The purpose of a random number: the last word of the Philox counter.
 INITIAL_INDEX, INITIAL_LATENT, MIXTURE, DONE = 0, 1, 2, 3
 
 # exp(logstd) may not overflow: log standard deviations are cut off here.
@@ -26,7 +26,7 @@ MAX_LOGSTD = 10.0
 
 
 class MDNRNNStep(NamedTuple):
-    """What one step of M returns, as float64 arrays; see `mdn_rnn_step`."""
+    """The result of one step of M, float64 arrays; see `mdn_rnn_step`."""
 
     logmix: Float64  # (N, Z, K), unnormalised
     mu: Float64  # (N, Z, K)
@@ -42,43 +42,48 @@ class MDNRNNStep(NamedTuple):
 # ------------------------------------------------------------------------------------------------
 
 
-def philox(counter: npt.ArrayLike, seed: int) -> Uint32:
+def philox(counter: npt.ArrayLike, seed: int | npt.ArrayLike) -> Uint32:
     """Philox4x32-10: four random 32-bit words from four counter words and a 64-bit seed.
 
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
     Args:
         counter: (..., 4) unsigned 32-bit words (rollout, step, dimension, purpose).
-        seed: the key, 0 <= seed < 2**64.
+        seed: the key, 0 <= seed < 2**64, or keys (...).
 
     Returns:
         (..., 4) uint32.
     """
     # uint64 holds the product of two 32-bit words without loss.
     c0, c1, c2, c3 = np.moveaxis(np.asarray(counter, dtype=np.uint64), -1, 0)
-    key0, key1 = seed & 0xFFFFFFFF, seed >> 32
     mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    keys = np.asarray(seed, dtype=np.uint64)
+    key0, key1 = keys & mask, keys >> half
     for _ in range(10):
         product0 = c0 * np.uint64(0xD2511F53)
         product1 = c2 * np.uint64(0xCD9E8D57)
         c0, c1, c2, c3 = (
-            (product1 >> half) ^ c1 ^ np.uint64(key0),
+            (product1 >> half) ^ c1 ^ key0,
             product1 & mask,
-            (product0 >> half) ^ c3 ^ np.uint64(key1),
+            (product0 >> half) ^ c3 ^ key1,
             product0 & mask,
         )
-        key0 = (key0 + 0x9E3779B9) & 0xFFFFFFFF
-        key1 = (key1 + 0xBB67AE85) & 0xFFFFFFFF
+        key0 = (key0 + np.uint64(0x9E3779B9)) & mask
+        key1 = (key1 + np.uint64(0xBB67AE85)) & mask
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
 def noise(
-    seed: int, rollout: npt.ArrayLike, step: npt.ArrayLike, n_dims: int, purpose: int
+    seed: int | npt.ArrayLike,
+    rollout: npt.ArrayLike,
+    step: npt.ArrayLike,
+    n_dims: int,
+    purpose: int,
 ) -> tuple[Float64, Float64]:
     """One uniform in [0, 1) and one standard normal for every (row, dimension).
 
     Args:
-        seed: 0 <= seed < 2**64.
+        seed: 0 <= seed < 2**64, scalar or (N,).
         rollout: (N,) rollout ids.
         step: scalar or (N,), the step of each row.
         n_dims: how many dimensions, D.
@@ -93,7 +98,8 @@ def noise(
     counter[:, :, 1] = np.broadcast_to(np.asarray(step, dtype=np.uint64), ids.shape)[:, None]
     counter[:, :, 2] = np.arange(n_dims, dtype=np.uint64)
     counter[:, :, 3] = purpose
-    words = philox(counter, seed)
+    keys = np.asarray(seed, dtype=np.uint64)
+    words = philox(counter, keys if keys.ndim == 0 else keys[:, None])
     # The upper 24 bits are exactly what a float32 can hold. u1 is in (0, 1], so that its logarithm
     # is finite.
     uniform = np.multiply(words[..., 0] >> 8, 2.0**-24, dtype=np.float64)
@@ -267,7 +273,7 @@ def mixture_sample(
     logstd: npt.ArrayLike,
     temperature: float,
     *,
-    seed: int = 0,
+    seed: int | npt.ArrayLike = 0,
     rollout: int | npt.ArrayLike = 0,
     step: int | npt.ArrayLike = 0,
     backend: str | None = None,
@@ -281,21 +287,22 @@ def mixture_sample(
         mu: (N, Z, K).
         logstd: (N, Z, K).
         temperature: tau > 0.
-        seed: 0 <= seed < 2**64.
+        seed: 0 <= seed < 2**64, one for all rows or (N,).
         rollout: id of row 0 (row n has id rollout + n), or (N,) ids.
         step: one step for all rows, or (N,).
         backend: ignored; here so that the signature is that of the fast function.
 
     Returns:
-        z (N, Z).
+        z (N, Z); NaN where the logmix have no softmax, since one is NaN or +infinity or all are
+        -infinity, and where the mu or logstd drawn is NaN.
     """
     del backend
     logmix, mu, logstd = _f64(logmix), _f64(mu), _f64(logstd)
     n, z_dim, n_mixtures = logmix.shape
-    ids = np.asarray(rollout) + np.arange(n) if np.ndim(rollout) == 0 else rollout
-    uniform, normal = noise(seed, ids, step, z_dim, MIXTURE)
+    uniform, normal = noise(seed, _ids(rollout, n), step, z_dim, MIXTURE)
 
-    weight = np.exp((logmix - logmix.max(axis=-1, keepdims=True)) / temperature)
+    with np.errstate(invalid="ignore"):  # infinity - infinity
+        weight = np.exp((logmix - logmix.max(axis=-1, keepdims=True)) / temperature)
     cumulative = np.cumsum(weight, axis=-1)
     # Inverse of the cumulative distribution: the first component whose cumulative weight exceeds
     # the target.
@@ -305,7 +312,84 @@ def mixture_sample(
     logstd_k = np.take_along_axis(logstd, k, axis=-1)[..., 0]
     std_k = np.exp(np.minimum(logstd_k, MAX_LOGSTD))
     z: Float64 = mu_k + std_k * np.sqrt(temperature) * normal
+    z[np.isnan(target)] = np.nan
     return z
+
+
+def done_sample(
+    done_logit: npt.ArrayLike,
+    done_threshold: float = 0.0,
+    done_temperature: float = 0.0,
+    *,
+    seed: int | npt.ArrayLike = 0,
+    rollout: int | npt.ArrayLike = 0,
+    step: int | npt.ArrayLike = 0,
+    backend: str | None = None,
+) -> npt.NDArray[np.bool_]:
+    """Say which of N rollouts end in a step.
+
+    Args:
+        done_logit: (N,).
+        done_threshold: a rollout ends when the logit is above it.
+        done_temperature: 0, or a rollout ends with probability sigmoid((logit - done_threshold) /
+            done_temperature).
+        seed: 0 <= seed < 2**64, one for all rows or (N,).
+        rollout: id of row 0 (row n has id rollout + n), or (N,) ids.
+        step: one step for all rows, or (N,).
+        backend: ignored; here so that the signature is that of the fast function.
+
+    Returns:
+        done (N,) bool.
+    """
+    del backend
+    above = _f64(done_logit) - done_threshold
+    ends: npt.NDArray[np.bool_] = above > 0
+    if done_temperature > 0:
+        uniform, _ = noise(seed, _ids(rollout, len(above)), step, 1, DONE)
+        ends = uniform[:, 0] < sigmoid(above / done_temperature)
+    return ends
+
+
+def initial_latents(
+    initial_mu: npt.ArrayLike,
+    initial_logvar: npt.ArrayLike,
+    n: int,
+    *,
+    seed: int | npt.ArrayLike = 0,
+    rollout: int | npt.ArrayLike = 0,
+    backend: str | None = None,
+) -> Float64:
+    """Draw the first latents of N rollouts, from the stored ones to which the noise points.
+
+    Args:
+        initial_mu: (I, Z) means of the stored first latents.
+        initial_logvar: (I, Z) log variances of the stored first latents.
+        n: N.
+        seed: 0 <= seed < 2**64, one for all rows or (N,).
+        rollout: id of row 0 (row n has id rollout + n), or (N,) ids.
+        backend: ignored; here so that the signature is that of the fast function.
+
+    Returns:
+        z (N, Z).
+    """
+    del backend
+    mu, logvar, ids = _f64(initial_mu), _f64(initial_logvar), _ids(rollout, n)
+    # index = floor(w0 / 2**32 * I)
+    counter = np.zeros((n, 4), dtype=np.uint64)
+    counter[:, 0], counter[:, 3] = ids, INITIAL_INDEX
+    w0 = philox(counter, seed)[:, 0].astype(np.uint64)
+    index = (w0 * np.uint64(mu.shape[0])) >> np.uint64(32)
+    _, normal = noise(seed, ids, 0, mu.shape[1], INITIAL_LATENT)
+    z: Float64 = mu[index] + np.exp(logvar[index] / 2.0) * normal
+    return z
+
+
+def _ids(rollout: int | npt.ArrayLike, n: int) -> npt.NDArray[np.uint64]:
+    """Return the rollout ids (N,): given, or counted from that of row 0."""
+    ids: npt.NDArray[np.uint64] = np.asarray(rollout, dtype=np.uint64)
+    if ids.ndim == 0:
+        ids = np.arange(n, dtype=np.uint64) + ids
+    return ids
 
 
 # ------------------------------------------------------------------------------------------------
@@ -409,26 +493,19 @@ def dream_rollout(
         last included; lengths (P, R) int32.
     """
     del threads
-    params, initial_mu, initial_logvar = _f64(params), _f64(initial_mu), _f64(initial_logvar)
+    params = _f64(params)
     n_members = params.shape[0]
     n = n_members * rollouts
     ids = np.tile(np.arange(rollouts), n_members) if common_noise else np.arange(n)
 
-    # z_0 is drawn from the first latent that the noise points to: index = floor(w0 / 2**32 * I).
-    counter = np.zeros((n, 4), dtype=np.uint64)
-    counter[:, 0], counter[:, 3] = ids, INITIAL_INDEX
-    w0 = philox(counter, seed)[:, 0].astype(np.uint64)
-    index = (w0 * np.uint64(initial_mu.shape[0])) >> np.uint64(32)
-    _, normal = noise(seed, ids, 0, model.latent_dim, INITIAL_LATENT)
-    z = initial_mu[index] + np.exp(initial_logvar[index] / 2.0) * normal
-
+    z = initial_latents(initial_mu, initial_logvar, n, seed=seed, rollout=ids)
     h = np.zeros((n, model.hidden_dim))
     c = np.zeros((n, model.hidden_dim))
     lengths = np.zeros(n, dtype=np.int32)
     returns = np.zeros(n)
     alive = np.arange(n)  # rows of the rollouts which have not ended
     for t in range(max_steps):
-        # One row per controller: repeat each member's parameters for its living rollouts.
+        # One row per controller: repeat each member's parameters for its rollouts that go on.
         action = controller_forward(spec, params[alive // rollouts], z, h, c)
         restart = np.full(alive.size, float(t == 0)) if model.predicts_done else None
         step = mdn_rnn_step(model, z, action, h, c, restart, precision=precision)
@@ -439,12 +516,14 @@ def dream_rollout(
         lengths[alive] = t + 1
         returns[alive] += 1.0 if step.reward is None else step.reward
         if step.done_logit is not None:
-            above = step.done_logit - done_threshold
-            ends = above > 0
-            if done_temperature > 0:
-                uniform, _ = noise(seed, ids[alive], t, 1, DONE)
-                ends = uniform[:, 0] < sigmoid(above / done_temperature)
-            stays = ~ends
+            stays = ~done_sample(
+                step.done_logit,
+                done_threshold,
+                done_temperature,
+                seed=seed,
+                rollout=ids[alive],
+                step=t,
+            )
             alive, z, h, c = alive[stays], z[stays], h[stays], c[stays]
         if alive.size == 0:
             break

@@ -1,5 +1,7 @@
-// What module.cpp lists. Each function checks its arrays (tensor.h), releases the GIL, and calls.
-// Numbers have been checked in ops.py. `out` is None, or holds the arrays to write to.
+// The functions that module.cpp lists; models.cpp, steps.cpp, dreams.cpp, machine.cpp and
+// testing.cpp have them. Each function checks its arrays (tensor.h), releases the GIL, and calls.
+// Numbers have been checked in worldmodels_fast/ops/. `out` is None, or holds the arrays to write
+// to.
 #pragma once
 
 #include <optional>
@@ -30,6 +32,7 @@ struct PackedModel {
   std::string device() const { return level != nullptr ? "cpu" : place_text(place()); }
   std::string precision_name() const;
   int64_t nbytes() const;
+  std::string text() const;  // for Python's repr
 };
 
 // `device` is the CUDA device if the backend is "cuda"; below 0 means the first that can be used.
@@ -51,6 +54,7 @@ struct EncoderModel {
   std::string backend() const { return level->name; }
   std::string precision_name() const;
   int64_t nbytes() const { return data.size() * static_cast<int64_t>(sizeof(float)); }
+  std::string text() const;  // for Python's repr
 };
 
 // `weights` and `biases`: of the four convolutions and of mu and logvar together.
@@ -83,10 +87,27 @@ py::tuple py_mdn_rnn_step(const PackedModel& model, const py::object& z, const p
                           const py::object& h, const py::object& c, const py::object& restart,
                           int threads, const py::object& out);
 
+// NoiseIds (core/model.h) from Python.
+struct NoiseArguments {
+  uint64_t seed;
+  uint32_t rollout, step;
+  py::object rows;  // None, or a uint32 array (N, 4)
+};
+
 py::object py_mixture_sample(const py::object& logmix, const py::object& mu,
-                             const py::object& logstd, float temperature, uint64_t seed,
-                             uint32_t rollout, uint32_t step, const std::string& backend,
+                             const py::object& logstd, float temperature,
+                             const NoiseArguments& noise, const std::string& backend,
                              const py::object& out);
+
+// Which rollouts end, (N) int32; arrays of the host only.
+py::object py_done_sample(const py::object& done_logit, float done_threshold,
+                          float done_temperature, const NoiseArguments& noise,
+                          const std::string& backend);
+
+// First latents of `rows` rollouts, (N, Z); arrays of the host only.
+py::object py_initial_latents(const py::object& initial_mu, const py::object& initial_logvar,
+                              int64_t rows, const NoiseArguments& noise,
+                              const std::string& backend);
 
 py::object py_controller_forward(const Controller& controller, const py::object& params,
                                  const py::object& z, const py::object& h, const py::object& c,
@@ -99,7 +120,7 @@ py::tuple py_dream_rollout(const PackedModel& model, const Controller& controlle
                            float done_temperature, bool common_noise, int threads,
                            const std::pair<int, int>& plan);
 
-// What a dream of so many rollouts on a CUDA device is spread over: (group, slots), see
+// The (group, slots) over which a dream of so many rollouts on a CUDA device is spread, see
 // cuda::DreamPlan.
 std::pair<int, int> py_plan_dream(const PackedModel& model, const Controller& controller,
                                   int64_t members, int64_t rollouts,
@@ -119,7 +140,7 @@ int py_place_of(const py::object& object);
 // As a dictionary: built, driver, runtime, devices (a list), reason.
 py::dict py_cuda_status();
 
-// What the compiler made of the kernels for a device: name, registers, local_bytes each.
+// The kernels for a device as compiled: name, registers, local_bytes each.
 py::list py_cuda_kernels(int device);
 
 py::array_t<uint32_t> py_philox(const py::object& counter, uint64_t seed,

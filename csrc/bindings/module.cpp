@@ -1,4 +1,5 @@
-// The Python module worldmodels_fast._core, as a table of contents. Its only importer is ops.py.
+// The Python module worldmodels_fast._core, as a table of contents. Its only importer is
+// worldmodels_fast/ops/.
 #include "bindings/functions.h"
 #include "bindings/raster.h"
 
@@ -13,6 +14,7 @@ PYBIND11_MODULE(_core, m) {
            "head_weight"_a, "head_bias"_a, "latent_dim"_a, "action_dim"_a, "hidden_dim"_a,
            "n_mixtures"_a, "predicts_done"_a, "predicts_reward"_a, "backend"_a, "precision"_a,
            "device"_a)
+      .def("__repr__", &wmf::PackedModel::text)
       .def_property_readonly("backend", &wmf::PackedModel::backend)
       .def_property_readonly("device", &wmf::PackedModel::device)
       .def_property_readonly("precision", &wmf::PackedModel::precision_name)
@@ -31,10 +33,15 @@ PYBIND11_MODULE(_core, m) {
                                 "The weights of V's encoder in the order of one backend.")
       .def(py::init(&wmf::make_encoder_model), py::kw_only(), "weights"_a, "biases"_a,
            "latent_dim"_a, "backend"_a, "precision"_a)
+      .def("__repr__", &wmf::EncoderModel::text)
       .def_property_readonly("backend", &wmf::EncoderModel::backend)
       .def_property_readonly("precision", &wmf::EncoderModel::precision_name)
       .def_property_readonly("nbytes", &wmf::EncoderModel::nbytes)
       .def_readonly("latent_dim", &wmf::EncoderModel::latent);
+
+  py::class_<wmf::NoiseArguments>(m, "NoiseIds", "Whose noise the rows of a call use.")
+      .def(py::init<uint64_t, uint32_t, uint32_t, py::object>(), "seed"_a, "rollout"_a, "step"_a,
+           "rows"_a);
 
   py::class_<wmf::Controller>(m, "Controller",
                               "How a flat parameter vector is read; made from a ControllerSpec.")
@@ -82,7 +89,11 @@ PYBIND11_MODULE(_core, m) {
   m.def("mdn_rnn_step", &wmf::py_mdn_rnn_step, "model"_a, "z"_a, "action"_a, "h"_a, "c"_a,
         "restart"_a, "threads"_a, "out"_a);
   m.def("mixture_sample", &wmf::py_mixture_sample, "logmix"_a, "mu"_a, "logstd"_a, "temperature"_a,
-        "seed"_a, "rollout"_a, "step"_a, "backend"_a, "out"_a);
+        "noise"_a, "backend"_a, "out"_a);
+  m.def("done_sample", &wmf::py_done_sample, "done_logit"_a, "done_threshold"_a,
+        "done_temperature"_a, "noise"_a, "backend"_a);
+  m.def("initial_latents", &wmf::py_initial_latents, "initial_mu"_a, "initial_logvar"_a, "rows"_a,
+        "noise"_a, "backend"_a);
   m.def("controller_forward", &wmf::py_controller_forward, "controller"_a, "params"_a, "z"_a, "h"_a,
         "c"_a, "backend"_a, "out"_a);
   m.def("dream_rollout", &wmf::py_dream_rollout, "model"_a, "controller"_a, "params"_a,

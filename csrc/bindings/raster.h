@@ -11,7 +11,7 @@ namespace wmf {
 
 namespace py = pybind11;
 
-// How many numbers `CarRacingRenderer::draw` takes as its state; ops.py names them.
+// How many numbers `CarRacingRenderer::draw` takes as its state; ops/raster.py names them.
 constexpr size_t kStateNumbers = 28;
 
 class CarRacingRenderer {

@@ -109,8 +109,8 @@ class Border {
     return static_cast<const float*>(read<float>(object, name, axes).data());
   }
 
-  // For what is read once and used for long: parameters, first latents. What is on a device is not
-  // looked into: that would mean to wait for it.
+  // For arrays that are read once and used for long: parameters, first latents. Values on a device
+  // are not checked: the call would have to wait for them.
   ArrayView read_finite(const py::object& object, const char* name,
                         std::initializer_list<Axis> axes) {
     const ArrayView array = read<float>(object, name, axes);
@@ -139,7 +139,7 @@ class Border {
   }
 
   // A new array of the first one's library, where that is; *data is its memory. T is float or
-  // int32_t. On the CPU torch gets a NumPy array (ops.py makes a tensor of it).
+  // int32_t. For torch on the CPU it is a NumPy array (ops/arguments.py makes a tensor of it).
   template <class T>
   py::object new_output(std::initializer_list<Axis> axes, T** data) {
     std::vector<int64_t> shape;

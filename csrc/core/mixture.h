@@ -24,7 +24,8 @@ WMF_INLINE Temper temper(float tau) {
 // As many latents as F has lanes. Numbers of the K components are `stride` floats apart;
 // cumulative: room for K more, `cumulative_stride` apart, which may be the logmix. pi =
 // softmax(logmix / tau), k by the inverse of the cumulative distribution on unnormalised weights,
-// z' = mu_k + exp(min(logstd_k, 10)) sqrt(tau) normal.
+// z' = mu_k + exp(min(logstd_k, 10)) sqrt(tau) normal. A NaN in the logmix, the chosen mu or
+// logstd makes z' NaN, and so do logmix without a softmax (+infinity, or -infinity alone).
 WMF_INLINE F sample_apart(const float* logmix, const float* mu, const float* logstd, int64_t stride,
                           float* cumulative, int64_t cumulative_stride, int64_t n_mixtures,
                           Temper tau, const Noise& noise) {
@@ -45,6 +46,7 @@ WMF_INLINE F sample_apart(const float* logmix, const float* mu, const float* log
     mean = further ? load(mu + k * stride) : mean;
     log_deviation = further ? load(logstd + k * stride) : log_deviation;
   }
+  mean = total == total ? mean : total;
   return mean + (exp(min(log_deviation, splat(10.0f))) * tau.sqrt) * noise.normal;
 }
 

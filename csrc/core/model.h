@@ -89,6 +89,15 @@ struct StepArrays {
   float* reward;         // (N), null unless predicts_reward
 };
 
+// Whose noise N rows use: row n is rollout `rollout + n` in step `step` under `seed`, or what
+// `rows` says.
+struct NoiseIds {
+  uint64_t seed;
+  uint32_t rollout;  // id of row 0
+  uint32_t step;
+  const uint32_t* rows;  // null, or (N, 4): low and high word of the seed, rollout, step
+};
+
 // Tempered samples for N rows.
 struct SampleArrays {
   int64_t rows, latent, mixtures;  // N, Z, K
@@ -96,13 +105,30 @@ struct SampleArrays {
   const float* mu;                 // (N, Z, K)
   const float* logstd;             // (N, Z, K)
   float temperature;               // > 0
-  uint64_t seed;
-  uint32_t rollout;  // id of row 0
-  uint32_t step;
+  NoiseIds noise;
   float* z;  // (N, Z)
 };
 
-// How a flat parameter vector is read as a controller; see ControllerSpec in ops.py.
+// Which of N rollouts end in a step; the rule is that of DreamArrays.
+struct DoneArrays {
+  int64_t rows;             // N
+  const float* done_logit;  // (N)
+  float done_threshold;
+  float done_temperature;  // >= 0
+  NoiseIds noise;
+  int32_t* done;  // (N), 1 or 0
+};
+
+// The first latents of N rollouts; the noise's step is not used.
+struct InitialArrays {
+  int64_t rows, latent, n_initial;  // N, Z, I
+  const float* initial_mu;          // (I, Z)
+  const float* initial_logvar;      // (I, Z)
+  NoiseIds noise;
+  float* z;  // (N, Z)
+};
+
+// How a flat parameter vector is read as a controller; see ops.ControllerSpec.
 struct ControllerSpec {
   char features[3];  // of 'z', 'h', 'c', in the order of the parameters
   int64_t n_features;
@@ -150,8 +176,8 @@ struct DreamArrays {
 
 // What the threads of one dream share. Read and written with __atomic builtins only.
 struct DreamProgress {
-  int64_t next_rollout;  // of P * R; whoever has a free slot takes it and adds one
-  int32_t stop;          // not 0: give up
+  int64_t next_rollout;  // of P * R; a thread with a free slot takes it and adds one
+  int32_t stop;          // not 0: end now
 };
 
 }  // namespace wmf

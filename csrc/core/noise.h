@@ -1,11 +1,26 @@
 // Philox words -> one uniform and one standard normal per latent dimension.
 #pragma once
 
+#include "core/model.h"
 #include "core/philox.h"
 #include "core/vector_math.h"
 
 namespace wmf {
 namespace {
+
+// One row of NoiseIds.
+struct NoiseId {
+  uint64_t seed;
+  uint32_t rollout, step;
+};
+
+WMF_INLINE NoiseId noise_id(const NoiseIds& ids, int64_t n) {
+  if (ids.rows == nullptr) {
+    return NoiseId{ids.seed, ids.rollout + static_cast<uint32_t>(n), ids.step};
+  }
+  const uint32_t* row = ids.rows + 4 * n;
+  return NoiseId{row[0] | static_cast<uint64_t>(row[1]) << 32, row[2], row[3]};
+}
 
 struct Noise {
   F uniform;  // in [0, 1), a multiple of 2^-24
@@ -33,6 +48,13 @@ WMF_INLINE bool ends(uint64_t seed, uint32_t rollout, uint32_t step, float scale
   return first_lane(uniform) < first_lane(sigmoid(splat(scaled_logit)));
 }
 
+// Whether a rollout ends in this step, by the rule of DreamArrays. A NaN ends nothing.
+WMF_INLINE bool is_done(const NoiseId& id, float logit, float threshold, float temperature) {
+  const float above = logit - threshold;
+  if (temperature == 0.0f) return above > 0.0f;
+  return ends(id.seed, id.rollout, id.step, above / temperature);
+}
+
 // floor(w0 / 2^32 * n): which of the n stored first latents this rollout starts from.
 WMF_INLINE int64_t initial_index(uint64_t seed, uint32_t rollout, int64_t n) {
   const U zero = splat(0u);
@@ -40,6 +62,12 @@ WMF_INLINE int64_t initial_index(uint64_t seed, uint32_t rollout, int64_t n) {
                                   splat(static_cast<uint32_t>(Purpose::kInitialIndex))};
   const uint64_t word = first_lane(philox(counter, seed).w0);
   return static_cast<int64_t>((word * static_cast<uint64_t>(n)) >> 32);
+}
+
+// A first latent's dimensions first_dim ... first_dim + W - 1, from the stored normal distribution.
+WMF_INLINE F initial_latent(uint64_t seed, uint32_t rollout, uint32_t first_dim, F mu, F logvar) {
+  return mu +
+         exp(0.5f * logvar) * noise(seed, rollout, 0, first_dim, Purpose::kInitialLatent).normal;
 }
 
 }  // namespace

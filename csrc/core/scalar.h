@@ -61,7 +61,7 @@ WMF_INLINE U as_word(I x) { return static_cast<U>(x); }
 WMF_INLINE F to_float(U x) { return static_cast<F>(static_cast<I>(x)); }  // x < 2^31
 WMF_INLINE F to_float(I x) { return static_cast<F>(x); }
 
-WMF_INLINE F min(F a, F b) { return a < b ? a : b; }
+WMF_INLINE F min(F a, F b) { return a > b ? b : a; }  // a NaN in a stays one
 
 // A NaN stays one.
 WMF_INLINE F clamp(F x, float low, float high) {

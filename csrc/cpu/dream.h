@@ -26,6 +26,17 @@ int64_t dream_scratch_size(const DreamArrays& a, int64_t slots) {
   return slots * per_slot + controller_buffer_size(a.spec) + 8 * 16;
 }
 
+// A first latent's dimensions i ... i + W - 1, of `latent`; mu, logvar (latent) are the stored
+// ones.
+WMF_INLINE F first_latents(uint64_t seed, uint32_t rollout, const float* mu, const float* logvar,
+                           int64_t latent, int64_t i) {
+  const int64_t lanes = latent - i < W ? latent - i : W;
+  float mean[W] = {}, log_variance[W] = {};
+  copy(mean, mu + i, lanes);
+  copy(log_variance, logvar + i, lanes);
+  return initial_latent(seed, rollout, static_cast<uint32_t>(i), load(mean), load(log_variance));
+}
+
 // Takes the next rollout, if any is left, and writes its first row: z_0, h = c = 0, restart = 1.
 template <class Format>
 bool start_rollout(const DreamArrays& a, const Layout& l, DreamProgress* progress, Slot* slot,
@@ -45,23 +56,12 @@ bool start_rollout(const DreamArrays& a, const Layout& l, DreamProgress* progres
   const int64_t first = initial_index(a.seed, slot->noise_id, a.n_initial) * d.latent;
   float* z = row + l.hidden;
   for (int64_t i = 0; i < d.latent; i += W) {
-    const int64_t lanes = d.latent - i < W ? d.latent - i : W;
-    float mu[W] = {}, logvar[W] = {};
-    copy(mu, a.initial_mu + first + i, lanes);
-    copy(logvar, a.initial_logvar + first + i, lanes);
-    const Noise n0 =
-        noise(a.seed, slot->noise_id, 0, static_cast<uint32_t>(i), Purpose::kInitialLatent);
-    store(z + i, load(mu) + exp(0.5f * load(logvar)) * n0.normal);
+    store(z + i, first_latents(a.seed, slot->noise_id, a.initial_mu + first,
+                               a.initial_logvar + first, d.latent, i));
   }
   if (d.predicts_done) row[l.depth - 1] = 1.0f;
   write_hidden<Format>(l, rows, s);
   return true;
-}
-
-WMF_INLINE bool is_done(const DreamArrays& a, const Slot& slot, float logit) {
-  const float above = logit - a.done_threshold;
-  if (a.done_temperature == 0.0f) return above > 0.0f;
-  return ends(a.seed, slot.noise_id, slot.step, above / a.done_temperature);
 }
 
 // The row of slot `from` moves to slot `to`.
@@ -120,7 +120,9 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, Dream
       Slot& slot = slots[s];
       float* row = step.next.x + s * l.row;
       const uint32_t length = slot.step + 1;
-      const bool done = d.predicts_done && is_done(a, slot, done_logit(l, packed, row));
+      const bool done = d.predicts_done &&
+                        is_done(NoiseId{a.seed, slot.noise_id, slot.step},
+                                done_logit(l, packed, row), a.done_threshold, a.done_temperature);
       if (d.predicts_reward) slot.rewards += reward(l, packed, row);
       if (!done && length < static_cast<uint32_t>(a.max_steps)) {
         sample_row(l, d.mixtures, step.out + s * head_row(l), tau, a.seed, slot.noise_id, slot.step,
@@ -153,6 +155,28 @@ void dream(const DreamArrays& a, int64_t n_slots, DreamProgress* progress, Dream
     step.backwards = !step.backwards;
   }
   leader.dismiss();
+}
+
+// --- what the dream does for one step of rows of the caller's own --------------------------------
+
+void done_rows(const DoneArrays& a) {
+  for (int64_t n = 0; n < a.rows; ++n) {
+    const NoiseId id = noise_id(a.noise, n);
+    a.done[n] = is_done(id, a.done_logit[n], a.done_threshold, a.done_temperature) ? 1 : 0;
+  }
+}
+
+void initial_rows(const InitialArrays& a) {
+  for (int64_t n = 0; n < a.rows; ++n) {
+    const NoiseId id = noise_id(a.noise, n);
+    const int64_t first = initial_index(id.seed, id.rollout, a.n_initial) * a.latent;
+    for (int64_t i = 0; i < a.latent; i += W) {
+      float z[W];
+      store(z, first_latents(id.seed, id.rollout, a.initial_mu + first, a.initial_logvar + first,
+                             a.latent, i));
+      copy(a.z + n * a.latent + i, z, a.latent - i < W ? a.latent - i : W);
+    }
+  }
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ WMF_INLINE int32_t nearest(float x) { return static_cast<int32_t>(__builtin_floo
 
 struct Fp32 {
   typedef F Sum;
+  static constexpr bool kHasNan = true;
   static constexpr bool kRowIsOperand = true;
   static constexpr bool kSameWords = true;   // whether h and the other inputs are multiplied alike
   static constexpr int64_t kConstants = 1;   // bias
@@ -63,6 +64,7 @@ struct Fp32 {
 
 struct Bf16 {
   typedef F Sum;
+  static constexpr bool kHasNan = true;
   static constexpr bool kRowIsOperand = false;
   static constexpr bool kSameWords = true;
   static constexpr int64_t kConstants = 1;
@@ -122,6 +124,7 @@ struct Bf16 {
 // limited: model.h.
 struct Int8 {
   typedef I Sum;
+  static constexpr bool kHasNan = false;
   static constexpr bool kRowIsOperand = false;
   static constexpr bool kSameWords = false;
   static constexpr int64_t kConstants = 3;  // first sum (int32), scale of the sum, bias

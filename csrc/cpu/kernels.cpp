@@ -137,6 +137,8 @@ const Kernels WMF_KERNELS = {
     encode,
     sample_scratch_size,
     sample_rows,
+    done_rows,
+    initial_rows,
     controller_scratch_size,
     control_rows,
     dream_scratch_size,

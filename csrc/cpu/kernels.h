@@ -34,7 +34,7 @@ struct Kernels {
   int64_t (*encoder_packed_size)(int64_t latent, Precision);
   void (*pack_encoder)(const EncoderWeights&, Precision, float* packed);
 
-  // Every `scratch` is 64-byte aligned, of the size that the function beside it tells, not
+  // Every `scratch` is 64-byte aligned, of the size that the function before it returns, not
   // initialised.
   int64_t (*step_scratch_size)(const PackedMdnRnn&, int64_t rows);
   void (*step)(const PackedMdnRnn&, const StepArrays&, int64_t row_begin, int64_t row_end,
@@ -46,6 +46,9 @@ struct Kernels {
 
   int64_t (*sample_scratch_size)(int64_t mixtures);
   void (*sample)(const SampleArrays&, float* scratch);
+
+  void (*done)(const DoneArrays&);
+  void (*initial)(const InitialArrays&);
 
   int64_t (*controller_scratch_size)(const ControllerSpec&);
   void (*controller)(const ControllerArrays&, float* scratch);

@@ -138,6 +138,16 @@ WMF_INLINE void fill_zero(float* to, int64_t n) {
   __builtin_memset(to, 0, static_cast<std::size_t>(n) * sizeof(float));
 }
 
+WMF_INLINE bool any_nan(const float* x, int64_t n) {
+  bool any = false;
+  for (int64_t i = 0; i < n; ++i) any |= x[i] != x[i];
+  return any;
+}
+
+WMF_INLINE void fill_nan(float* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] = __builtin_nanf("");
+}
+
 // --- mdn_rnn_step ------------------------------------------------------------------------------
 
 template <class Format>
@@ -177,6 +187,14 @@ void step_rows(const PackedMdnRnn& m, const StepArrays& a, int64_t row_begin, in
     }
 
     lstm<Format>(l, m.data, s, kWhole);
+    if (l.hidden != d.hidden) {
+      // Units beyond H have weights of 0, of which an infinite input makes NaN.
+      for (int64_t r = 0; r < s.rows; ++r) {
+        float* last = s.next.x + r * l.row + l.hidden - W;
+        fill_zero(last + W - (l.hidden - d.hidden), l.hidden - d.hidden);
+        Format::write_hidden(s.next.q + r * l.word_row, l.hidden - W, load(last));
+      }
+    }
     head<Format>(l, m.data, s, kWhole);
 
     for (int64_t r = 0; r < s.rows; ++r) {
@@ -195,6 +213,23 @@ void step_rows(const PackedMdnRnn& m, const StepArrays& a, int64_t row_begin, in
           a.logstd[to + k] = from[(2 * d.mixtures + k) * W];
         }
       }
+      // A product reads all of its operands, so a NaN among them is one in every result; but not by
+      // itself in a format of integers.
+      if constexpr (!Format::kHasNan) {
+        const bool inputs = any_nan(s.now.x + r * l.row, l.depth);
+        if (inputs) {
+          fill_nan(a.h_next + n * d.hidden, d.hidden);
+          fill_nan(a.c_next + n * d.hidden, d.hidden);
+          if (d.predicts_done) fill_nan(a.done_logit + n, 1);
+          if (d.predicts_reward) fill_nan(a.reward + n, 1);
+        }
+        if (inputs || any_nan(h, d.hidden)) {
+          const int64_t mixture = d.latent * d.mixtures;
+          fill_nan(a.logmix + n * mixture, mixture);
+          fill_nan(a.mu + n * mixture, mixture);
+          fill_nan(a.logstd + n * mixture, mixture);
+        }
+      }
     }
   }
 }
@@ -206,6 +241,7 @@ int64_t sample_scratch_size(int64_t mixtures) { return aligned(3 * mixtures * W)
 void sample_rows(const SampleArrays& a, float* scratch) {
   const Temper tau = temper(a.temperature);
   for (int64_t n = 0; n < a.rows; ++n) {
+    const NoiseId id = noise_id(a.noise, n);
     for (int64_t d = 0; d < a.latent; d += W) {
       const int64_t lanes = a.latent - d < W ? a.latent - d : W;
       fill_zero(scratch, 3 * a.mixtures * W);
@@ -217,8 +253,8 @@ void sample_rows(const SampleArrays& a, float* scratch) {
           scratch[(2 * a.mixtures + k) * W + lane] = a.logstd[from + k];
         }
       }
-      const Noise noises = noise(a.seed, a.rollout + static_cast<uint32_t>(n), a.step,
-                                 static_cast<uint32_t>(d), Purpose::kMixture);
+      const Noise noises =
+          noise(id.seed, id.rollout, id.step, static_cast<uint32_t>(d), Purpose::kMixture);
       float z[W];
       store(z, sample_group(scratch, W, a.mixtures, tau, noises));
       copy(a.z + n * a.latent + d, z, lanes);

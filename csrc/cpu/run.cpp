@@ -76,7 +76,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Asks `interrupted` now and then, and tells all threads to stop once it says yes.
+// Calls `interrupted` 25 times a second, and stops all threads once it returns true.
 struct Watch {
   const std::function<bool()>& interrupted;
   DreamProgress* progress;

@@ -50,7 +50,7 @@ WMF_INLINE U splat(uint32_t x) { return x + U{}; }
 WMF_INLINE float first_lane(F x) { return x[0]; }
 WMF_INLINE uint32_t first_lane(U x) { return x[0]; }
 
-// Tells the processor that this is a loop that waits.
+// For loops that wait: the processor's hint.
 WMF_INLINE void relax() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -78,7 +78,7 @@ WMF_INLINE F to_float(U x) {
 }  // x < 2^31
 WMF_INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
 
-WMF_INLINE F min(F a, F b) { return a < b ? a : b; }
+WMF_INLINE F min(F a, F b) { return a > b ? b : a; }  // a NaN in a stays one
 
 // `sum` adds up the lanes as a tree of fixed shape.
 #if defined(__AVX512F__)

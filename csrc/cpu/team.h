@@ -11,7 +11,7 @@
 namespace wmf {
 namespace {
 
-// A wait of this many turns is some tens of microseconds: whoever is awaited is not running.
+// A wait of this many turns is some tens of microseconds: the thread awaited is not running.
 constexpr int kSpins = 4000;
 
 // All threads of the team wait for all. Returns whether this one had to wait too long.

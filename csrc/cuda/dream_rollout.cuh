@@ -277,11 +277,8 @@ WMF_DEVICE void find_ends(const DreamBlock& b, int next, bool stopped) {
       const int step = b.step()[slot];
       bool done = false;
       if (t.model.done != 0) {
-        const float above = slot_outcome(b, next, slot, 0) - t.done_threshold;
-        done = t.done_temperature == 0.0f
-                   ? above > 0.0f
-                   : ends(t.seed, b.noise_id()[slot], static_cast<uint32_t>(step),
-                          above / t.done_temperature);
+        done = is_done(NoiseId{t.seed, b.noise_id()[slot], static_cast<uint32_t>(step)},
+                       slot_outcome(b, next, slot, 0), t.done_threshold, t.done_temperature);
       }
       if (t.model.reward != 0) b.rewards()[slot] += slot_outcome(b, next, slot, t.model.done);
       if (done || step + 1 >= t.max_steps) {
@@ -341,8 +338,8 @@ WMF_DEVICE bool refill(const DreamBlock& b, int next) {
       const bool exists = latent < t.model.latent;
       const float mu = exists ? read_only(t.initial_mu + first + latent) : 0.0f;
       const float logvar = exists ? read_only(t.initial_logvar + first + latent) : 0.0f;
-      const Noise n = noise(t.seed, id, 0, static_cast<uint32_t>(latent), Purpose::kInitialLatent);
-      publish_latent<Operand>(b, next, slot, latent, mu + exp(0.5f * logvar) * n.normal, b.rank,
+      const float z = initial_latent(t.seed, id, static_cast<uint32_t>(latent), mu, logvar);
+      publish_latent<Operand>(b, next, slot, latent, z, b.rank,
                               latent < last ? b.rank + 1 : b.rank);
     }
   }

@@ -23,8 +23,9 @@ WMF_DEVICE void sample(const SampleTask& t) {
   if (i >= a.rows * a.latent) return;
   const int64_t row = i / a.latent;
   const int latent = static_cast<int>(i % a.latent);
-  const Noise n = noise(a.seed, a.rollout + static_cast<uint32_t>(row), a.step,
-                        static_cast<uint32_t>(latent), Purpose::kMixture);
+  const NoiseId id = noise_id(a.noise, row);
+  const Noise n =
+      noise(id.seed, id.rollout, id.step, static_cast<uint32_t>(latent), Purpose::kMixture);
   const int64_t from = i * a.mixtures;
   float* cumulative = reinterpret_cast<float*>(shared_memory()) + thread_index();
   a.z[i] = sample_apart(a.logmix + from, a.mu + from, a.logstd + from, 1, cumulative, t.threads,

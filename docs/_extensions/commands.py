@@ -49,8 +49,7 @@ def stages() -> str:
     """Return the list of stages: what each reads, writes, and goes on from after a kill."""
     lines: list[str] = []
     for name, stage in STAGES.items():
-        # A setting "section.name", or a whole section.
-        settings = [option(tuple(s.split("."))) + (".*" * ("." not in s)) for s in stage.settings]
+        settings = [f"{option((section,))}.*" for section in stage.settings]
         parts = (
             ("reads the results of", stage.reads),
             ("reads the settings", settings),

@@ -86,13 +86,8 @@ def options() -> str:
     for name, section, _, _ in fields(RunConfig):
         if dataclasses.is_dataclass(section):
             lines += ["", f"## `{option((name,))}.*`", "", before_sections(section), ""]
-            readers = [
-                stage
-                for stage, facts in STAGES.items()
-                if any(setting.split(".")[0] == name for setting in facts.settings)
-            ]
-            if readers:
-                lines += [f"Read by {', '.join(f'`{stage}`' for stage in readers)}.", ""]
+            if stages := [f"`{s}`" for s, stage in STAGES.items() if name in stage.settings]:
+                lines += [f"Read by {', '.join(stages)}.", ""]
             lines += _table(section, (name,))
     return "\n".join(lines)
 

@@ -104,11 +104,14 @@ const char* step(const int64_t* dims, int half, const float* packed, int64_t row
   return result.c_str();
 }
 
-// sizes: N, Z, K. mixture: logmix, mu, logstd.
+// sizes: N, Z, K. mixture: logmix, mu, logstd. noise_rows: see NoiseIds.
 const char* sample(const int64_t* sizes, const float* const* mixture, float temperature,
-                   uint64_t noise_seed, uint32_t rollout, uint32_t step, float* z, int threads) {
-  const SampleArrays a = {sizes[0],    sizes[1],   sizes[2], mixture[0], mixture[1], mixture[2],
-                          temperature, noise_seed, rollout,  step,       z};
+                   uint64_t noise_seed, uint32_t rollout, uint32_t step, const uint32_t* noise_rows,
+                   float* z, int threads) {
+  const SampleArrays a = {
+      sizes[0],   sizes[1],   sizes[2],    mixture[0],
+      mixture[1], mixture[2], temperature, {noise_seed, rollout, step, noise_rows},
+      z};
   const SampleTask task = {a, threads};
   const auto shared = static_cast<size_t>(a.mixtures * threads) * sizeof(float);
   return play({blocks(a.rows * a.latent, threads), 1, 1, threads, shared}, 0,

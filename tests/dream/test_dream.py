@@ -1,13 +1,11 @@
-import gymnasium
 import numpy as np
 import pytest
 import torch
 from small_worlds import small_mdn_rnn, small_world
 
-from worldmodels_fast import ops, reference
+from worldmodels_fast import ops
 from worldmodels_fast.dream.dream import Dream
 from worldmodels_fast.models.controller import LinearController
-from worldmodels_fast.world.dream_env import DreamVectorEnv
 
 
 def population(dream, members, seed=0):
@@ -76,7 +74,7 @@ def test_a_world_without_ends_dreams_to_the_last_step():
     assert (dream.survival_of("uniform", 5) == 17).all()
 
 
-def test_survival_of_fixed_policies_agrees_with_a_controller_that_does_the_same():
+def test_survival_of_open_loop_policies_agrees_with_a_controller_that_does_the_same():
     world = small_world()
     # tanh(-20) is -1: a bias alone is "left".
     left = LinearController(("z",), latent_dim=4, hidden_dim=8, action_dim=1, bias=True)
@@ -103,36 +101,6 @@ def test_survival_is_reproducible_and_needs_no_controller():
         dream.evaluate(np.zeros((1, 5), np.float32))
     with pytest.raises(ValueError, match="policy: expected one of"):
         dream.survival_of("dance")
-
-
-def test_one_step_is_the_references():
-    world = small_world()
-    dream = world.dream(temperature=0.7)
-    rng = np.random.default_rng(0)
-    z, action, h, c = (rng.normal(size=(5, n)).astype(np.float32) for n in (4, 1, 8, 8))
-    restart = np.array([1, 0, 0, 1, 0], np.float32)
-    ours = dream.step(z, action, h, c, restart, seed=3, t=9)
-    out = reference.mdn_rnn_step(dream.weights, z, action, h, c, restart)
-    sample = reference.mixture_sample(out.logmix, out.mu, out.logstd, 0.7, seed=3, step=9)
-    for got, expected in zip(ours, (sample, out.h, out.c, out.done_logit > 0), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
-    *same, reward = dream.step_with_reward(z, action, h, c, restart, seed=3, t=9)
-    for got, expected in zip(same, ours, strict=True):
-        np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(reward, np.ones(5, np.float32))  # this M predicts none
-
-
-@pytest.mark.parametrize("done", [False, True])
-def test_the_reward_is_the_one_that_m_predicts(done):
-    world = small_world(done, predicts_reward=True)
-    dream = world.dream()
-    rng = np.random.default_rng(0)
-    z, action, h, c = (rng.normal(size=(5, n)).astype(np.float32) for n in (4, 1, 8, 8))
-    restart = np.array([1, 0, 0, 1, 0], np.float32)
-    *_, reward = dream.step_with_reward(z, action, h, c, restart, seed=3, t=9)
-    out = reference.mdn_rnn_step(dream.weights, z, action, h, c, restart)
-    assert reward.dtype == np.float32
-    np.testing.assert_allclose(reward, out.reward, rtol=1e-5, atol=1e-5)
 
 
 def test_evaluate_adds_up_the_rewards_that_m_predicts():
@@ -163,7 +131,7 @@ def test_evaluate_adds_up_the_rewards_that_m_predicts():
         ({"initial_latents": (np.full((3, 4), np.nan), np.zeros((3, 4)))}, "mu: expected finite"),
         (
             {"controller": LinearController(latent_dim=4, hidden_dim=9, action_dim=1)},
-            "hidden_dim is 9, but mdn_rnn's is 8",
+            "mdn_rnn, controller: expected the same hidden_dim, got 8 and 9",
         ),
     ],
 )
@@ -188,106 +156,39 @@ def test_bad_populations_are_named():
         dream.evaluate(population(dream, 2), rollouts=0)
 
 
-# --- the vector environment -------------------------------------------------------------------
+def test_integers_of_numpy_are_integers_and_others_are_refused():
+    world = small_world()
+    dream = world.dream(max_steps=np.int64(9), threads=np.uint8(1), temperature=np.float32(1))
+    assert type(dream.max_steps) is int
+    assert type(dream.threads) is int
+    members = population(dream, 2)
+    result = dream.evaluate(members, rollouts=np.int16(3), seed=np.uint64(2**63))
+    np.testing.assert_array_equal(result.lengths, dream.evaluate(members, 3, 2**63).lengths)
+    lengths = dream.survival_of("left", np.int32(4), np.int64(2))
+    np.testing.assert_array_equal(lengths, dream.survival_of("left", 4, 2))
+    for change in ({"max_steps": 2.5}, {"max_steps": True}, {"threads": 1.0}, {"temperature": "1"}):
+        (name,) = change
+        with pytest.raises(TypeError, match=f"{name}: expected"):
+            world.dream(**change)
+    for arguments in ((2.5,), (2, 1.5), (2, 0, 1.5)):
+        with pytest.raises(TypeError, match="expected an integer"):
+            dream.play_policy("left", *arguments)
+    with pytest.raises(TypeError, match="rollouts: expected an integer"):
+        dream.evaluate(members, 2.5)
 
 
-def make(n=6, **settings):
-    return DreamVectorEnv(n, world=small_world(), **{"max_steps": 40, **settings})
-
-
-def test_vector_env_has_gymnasiums_spaces_and_reproducible_seeds():
-    env = make()
-    assert env.metadata["autoreset_mode"] == gymnasium.vector.AutoresetMode.NEXT_STEP
-    assert env.single_observation_space.shape == (4 + 8,)
-    traces = []
-    for _ in range(2):
-        obs, info = env.reset(seed=4)
-        assert obs in env.observation_space
-        assert info == {}
-        env.action_space.seed(1)
-        trace = [obs]
-        for _ in range(60):
-            obs, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-            assert obs in env.observation_space
-            assert reward.shape == terminated.shape == truncated.shape == (6,)
-            trace.append(obs)
-        traces.append(np.stack(trace))
-    np.testing.assert_array_equal(*traces)
-    other, _ = env.reset(seed=5)
-    assert (other != traces[0][0]).any()
-    env.close()
-
-
-def test_vector_env_lives_and_dies_as_the_dream():
-    n, steps = 64, 400
-    env = make(n, max_steps=30, temperature=1.0)
-    env.reset(seed=0)
-    lengths = np.zeros(n, int)
-    ended = np.zeros(n, bool)
-    finished = []
-    for _ in range(steps):
-        actions = np.full((n, 1), -1.0, np.float32)
-        obs, reward, terminated, truncated, _ = env.step(actions)
-        np.testing.assert_array_equal(reward, ~ended)  # the step after an end resets
-        assert not (terminated | truncated)[ended].any()
-        assert not obs[ended, 4:].any()  # a new dream remembers nothing
-        lengths = np.where(ended, 0, lengths + 1)
-        ended = terminated | truncated
-        assert (lengths[truncated] == 30).all()
-        assert not (terminated & truncated).any()
-        finished += lengths[ended].tolist()
-    theirs = small_world().dream(max_steps=30, temperature=1.0).survival_of("left", 2000)
-    spread = np.hypot(np.std(finished) / np.sqrt(len(finished)), theirs.std() / np.sqrt(2000))
-    assert abs(np.mean(finished) - theirs.mean()) < 5 * spread + 0.3  # the last are cut off
-
-
-def test_vector_env_gives_the_rewards_that_m_predicts():
-    world = small_world(predicts_reward=True)
-    env = DreamVectorEnv(8, world=world, max_steps=20)
-    obs, _ = env.reset(seed=0)
-    ended = np.zeros(8, bool)
-    cells, ages = np.zeros((8, 8), np.float32), np.zeros(8)
-    some = []
-    for _ in range(60):
-        actions = np.full((8, 1), 0.5, np.float32)
-        z, h = obs[:, :4], obs[:, 4:]
-        out = reference.mdn_rnn_step(env.dream.weights, z, actions, h, cells, ages == 0)
-        obs, reward, terminated, truncated, _ = env.step(actions)
-        assert reward.dtype == np.float64
-        np.testing.assert_allclose(reward[~ended], out.reward[~ended], atol=1e-4)
-        assert not reward[ended].any()  # the step after an end resets
-        cells = np.where(ended[:, None], 0, out.c).astype(np.float32)
-        ages = np.where(ended, 0, ages + 1)
-        ended = terminated | truncated
-        some += reward.tolist()
-    assert np.std(some) > 0.01
-
-
-def test_vector_env_through_gymnasiums_own_door():
-    env_id = "SmallDream-v0"
-    gymnasium.register(
-        env_id,
-        vector_entry_point="worldmodels_fast.world.dream_env:DreamVectorEnv",
-        kwargs={"world": small_world()},
+def test_repr_is_one_line_with_sizes():
+    dream = small_world().dream(max_steps=5, backend="generic")
+    assert repr(dream) == (
+        "Dream(latent_dim=4, action_dim=1, hidden_dim=8, n_mixtures=3, n_params=20, "
+        "first_latents=5, temperature=1.15, max_steps=5, done_threshold=0, done_temperature=0, "
+        "backend='generic', device='cpu', precision='fp32')"
     )
-    try:
-        env = gymnasium.make_vec(env_id, num_envs=3)
-        assert env.num_envs == 3
-        assert env.reset(seed=1)[0].shape == (3, 12)
-        env.close()
-    finally:
-        del gymnasium.registry[env_id]
-
-
-def test_vector_env_names_bad_use():
-    env = make(2)
-    with pytest.raises(gymnasium.error.ResetNeeded):
-        env.step(np.zeros((2, 1), np.float32))
-    env.reset()
-    with pytest.raises(ValueError, match="actions: expected finite"):
-        env.step(np.zeros((3, 1), np.float32))
-    with pytest.raises(ValueError, match="num_envs"):
-        make(0)
+    assert repr(dream.evaluate(population(dream, 3), 2)) == "DreamResult(P=3, R=2)"
+    assert repr(dream.weights) == (
+        "MDNRNNWeights(latent_dim=4, action_dim=1, hidden_dim=8, n_mixtures=3, "
+        "predicts_done=True, predicts_reward=False)"
+    )
 
 
 def test_small_dreams_end_at_all_sorts_of_times():

@@ -377,3 +377,15 @@ def test_bad_actions_are_named():
         with pytest.raises(ValueError, match=r"action: .*shape \(3,\)"):
             env.step(action)
     env.step(AHEAD)  # nothing is broken by it
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, np.float16, np.int64])
+def test_numbers_of_any_kind_are_actions(dtype):
+    """Gymnasium's game takes them all; Box2D takes floats alone."""
+    observations = []
+    for action in (np.array([0, 1, 0], np.float64), np.array([0, 1, 0], dtype)):
+        env = gymnasium.make(SMALL_ID)
+        env.reset(seed=1)
+        observations.append([env.step(action)[0] for _ in range(3)][-1])
+        env.close()
+    np.testing.assert_array_equal(*observations)

@@ -142,18 +142,18 @@ def test_dreaming_on():
     rng = np.random.default_rng(0)
     z, h, c = (rng.normal(size=(3, n)).astype(np.float32) for n in (4, 8, 8))
     actions = rng.uniform(-1, 1, (6, 3, 1)).astype(np.float32)
-    one, logits = dream_on(dream, z, h, c, actions, seed=5)
-    two, _ = dream_on(dream, z, h, c, actions, seed=5)
-    np.testing.assert_array_equal(one, two)
-    assert one.shape == (6, 3, 4)
-    assert logits.shape == (6, 3)
-    mean, _ = dream_on(dream, z, h, c, actions, seed=None)
+    one, two = (dream_on(dream, z, h, c, actions, seed=5) for _ in range(2))
+    np.testing.assert_array_equal(one.z, two.z)
+    assert one.z.shape == (6, 3, 4)
+    assert one.logit.shape == one.done.shape == (6, 3)
+    np.testing.assert_array_equal(one.done, one.logit > 0)
+    mean = dream_on(dream, z, h, c, actions, seed=None).z
     many = [np.repeat(part, 4000, axis=0) for part in (z[:1], h[:1], c[:1])]
-    sampled, _ = dream_on(dream, *many, np.repeat(actions[:1, :1], 4000, axis=1), seed=1)
+    sampled = dream_on(dream, *many, np.repeat(actions[:1, :1], 4000, axis=1), seed=1).z
     np.testing.assert_allclose(sampled[0].mean(0), mean[0, 0], atol=0.1)
 
 
-def test_whole_dreams_live_as_long_as_the_dream_says(world):
+def test_whole_dreams_last_as_long_as_the_dream_says(world):
     dream = world.dream(temperature=1.0, max_steps=60)
     dreamt = dream_episodes(dream, ("left",), 40, seed=2)
     np.testing.assert_array_equal(dreamt.lengths, dream.survival_of("left", 40, seed=2))
@@ -181,9 +181,7 @@ def test_prediction_errors_are_measured_against_the_real_future(world, held_out)
     variance = held_out.mu.var(0)
     copy = [((z[tics] - z[tics + k]) ** 2 / variance).mean() for k in (1, 2, 3, 4)]
     np.testing.assert_allclose(result["latent"]["copy"], copy, rtol=1e-4)
-    path, _ = dream_on(
-        dream, z[tics], *memory, held_out.actions[tics + np.zeros((4, 1), int)], None
-    )
+    path = dream_on(dream, z[tics], *memory, held_out.actions[tics + np.zeros((4, 1), int)], None).z
     first = ((path[0] - z[tics + 1]) ** 2 / variance).mean()
     assert result["latent"]["mean path"][0] == pytest.approx(first, rel=1e-3)
     real, start = held_out.frames(tics + 2), held_out.frames(tics)
@@ -480,7 +478,7 @@ def test_a_game_without_a_module_has_no_contents():
 
 
 def test_bad_settings_are_named(held_out, world):
-    with pytest.raises(ValueError, match=r"--quality\.windows: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"quality\.windows: expected at least 1, got 0"):
         QualityConfig(windows=0).check()
 
 

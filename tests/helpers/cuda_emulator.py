@@ -135,7 +135,9 @@ class Emulator:
         )
         return tuple(outputs)
 
-    def sample(self, logmix, mu, logstd, temperature, *, seed=0, rollout=0, step=0, threads=64):
+    def sample(
+        self, logmix, mu, logstd, temperature, *, seed=0, rollout=0, step=0, rows=None, threads=64
+    ):
         z = np.full(mu.shape[:2], np.nan, np.float32)
         sizes = np.array(mu.shape, np.int64)
         self._call(
@@ -146,6 +148,7 @@ class Emulator:
             ctypes.c_uint64(seed),
             ctypes.c_uint32(rollout),
             ctypes.c_uint32(step),
+            None if rows is None else _pointer(rows),
             _pointer(z),
             threads,
         )

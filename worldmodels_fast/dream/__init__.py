@@ -1,1 +1,1 @@
-"""The dream: M by itself, with a temperature."""
+"""The dream: M as the environment, at a temperature."""

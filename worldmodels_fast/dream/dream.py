@@ -1,4 +1,4 @@
-"""The dream: M, first latents and a controller -> returns, a generation in one native call."""
+"""The dream: M, first latents and a controller; returns of a generation in one native call."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from worldmodels_fast import ops
-from worldmodels_fast.dream.config import DreamConfig
+from worldmodels_fast.dream import stepping
 from worldmodels_fast.envs.policies import PolicyBatch
 from worldmodels_fast.envs.squash import Squash
 from worldmodels_fast.models.sizes import check_sizes
-from worldmodels_fast.types import Floats
-from worldmodels_fast.utils.processes import n_workers
+from worldmodels_fast.ops.arguments import checked_temperature
+from worldmodels_fast.types import Floats, Indices
+from worldmodels_fast.utils.arguments import checked_integer, checked_number
 
 if TYPE_CHECKING:
     from worldmodels_fast.models.controller import LinearController
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DreamResult:
-    """What P members lived through in R rollouts each; of the population's kind and device.
+    """Returns and lengths of P members in R rollouts each, of the population's kind and device.
 
     Attributes:
         returns: (P, R) float32, the sum of the rewards that M predicts, in the environment's units;
@@ -34,17 +35,24 @@ class DreamResult:
     returns: Any
     lengths: Any
 
+    def __repr__(self) -> str:
+        members, rollouts = self.returns.shape
+        return f"DreamResult(P={members}, R={rollouts})"
+
 
 class Dream:
-    """M dreaming by itself; packs M's weights once and plays populations of controllers in it.
+    """M with a temperature and a rule for ends: an environment for controllers and policies.
+
+    M's weights are packed once; `evaluate` then plays a whole population in one native call, and
+    `begin` and `step` (see `dream.stepping`) step rollouts one by one.
 
     Args:
         mdn_rnn: `MDNRNN` or `ops.MDNRNNWeights`; it is copied, later changes are not seen.
-        controller: `LinearController` or `ops.ControllerSpec`: what a parameter vector means.
-            None if only fixed policies are to be played (`play_policy`).
+        controller: `LinearController` or `ops.ControllerSpec`, by which a parameter vector is read.
+            None for a dream without controllers (`play_policy`, `step`).
         initial_latents: (mu, logvar), (I, Z) float32 each: stored first frames of the real game.
-        temperature: tau > 0. More is noisier, and harder to exploit.
-        max_steps: steps after which a rollout ends.
+        temperature: tau > 0. A higher one is noisier, and harder to exploit.
+        max_steps: steps after which a rollout ends, at least 1.
         precision: of the matrix products' operands, "fp32", "fp16" (CUDA), "bf16", "int8" (CPU) or
             "auto" and "fastest"; see `ops.pack_mdn_rnn`.
         device: "cpu"; "cuda", the first CUDA device that can be used, "cuda:0", "cuda:1", ...
@@ -63,8 +71,8 @@ class Dream:
         mdn_rnn: MDNRNN | ops.MDNRNNWeights,
         controller: LinearController | ops.ControllerSpec | None,
         initial_latents: tuple[Any, Any],
-        temperature: float = DreamConfig.temperature,
-        max_steps: int = DreamConfig.max_steps,
+        temperature: float = 1.15,
+        max_steps: int = 2100,
         precision: str = "fp32",
         device: str = "cpu",
         threads: int | None = None,
@@ -73,33 +81,23 @@ class Dream:
         backend: str | None = None,
     ) -> None:
         weights = mdn_rnn if isinstance(mdn_rnn, ops.MDNRNNWeights) else mdn_rnn.weights()
-        if not (np.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
-        if max_steps < 1:
-            raise ValueError(f"max_steps: expected at least 1, got {max_steps}")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads: expected at least 1, or None for all, got {threads}")
-        if not np.isfinite(done_threshold):
-            raise ValueError(f"done_threshold: expected a finite logit, got {done_threshold}")
+        self.temperature = checked_temperature(temperature)
+        self.max_steps = checked_integer("max_steps", max_steps, low=1)
+        self.threads = None if threads is None else checked_integer("threads", threads, low=1)
+        self.done_threshold = checked_number("done_threshold", done_threshold)
+        self.done_temperature = checked_number(
+            "done_temperature", done_temperature, low=0, high=3.4e38
+        )
         if controller is None or isinstance(controller, ops.ControllerSpec):
             self.spec = controller
         else:
             self.spec = controller.spec
-        if not (np.isfinite(done_temperature) and done_temperature >= 0):
-            raise ValueError(
-                f"done_temperature: expected a finite number from 0, got {done_temperature}"
-            )
         check_sizes(mdn_rnn=weights, controller=self.spec)
         self.weights = weights
         self.squash = Squash.plain(weights.action_dim)
         if self.spec is not None:
             self.squash = Squash(self.spec.scale, self.spec.shift, self.spec.low, self.spec.high)
         self.initial_mu, self.initial_logvar = _latents(initial_latents, weights.latent_dim)
-        self.temperature = float(temperature)
-        self.max_steps = int(max_steps)
-        self.threads = threads
-        self.done_threshold = float(done_threshold)
-        self.done_temperature = float(done_temperature)
         # "cpu" leaves it to the backend, which may be "cuda" by WMF_BACKEND.
         self.model = ops.pack_mdn_rnn(
             weights,
@@ -108,6 +106,18 @@ class Dream:
             device=None if str(device) == "cpu" else str(device),
         )
         self._latents_on_device: tuple[ops.DeviceArray, ops.DeviceArray] | None = None
+
+    def __repr__(self) -> str:
+        w = self.weights
+        params = "" if self.spec is None else f", n_params={self.spec.n_params}"
+        return (
+            f"Dream(latent_dim={w.latent_dim}, action_dim={w.action_dim}, "
+            f"hidden_dim={w.hidden_dim}, n_mixtures={w.n_mixtures}{params}, "
+            f"first_latents={len(self.initial_mu)}, temperature={self.temperature:g}, "
+            f"max_steps={self.max_steps}, done_threshold={self.done_threshold:g}, "
+            f"done_temperature={self.done_temperature:g}, backend={self.model.backend!r}, "
+            f"device={self.model.device!r}, precision={self.model.precision!r})"
+        )
 
     @property
     def n_params(self) -> int:
@@ -154,120 +164,57 @@ class Dream:
         return DreamResult(returns, lengths)
 
     def survival_of(self, policy: str, episodes: int = 256, seed: int = 0) -> npt.NDArray[np.int32]:
-        """Steps that a fixed policy survives in the dream, (episodes,) int32; see `play_policy`."""
+        """Return the steps that an open-loop policy survives, (episodes,) int32: `play_policy`."""
         return self.play_policy(policy, episodes, seed)[1]
 
     def play_policy(
         self, policy: str, episodes: int = 256, seed: int = 0, steps: int | None = None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
-        """Let a fixed policy play in the dream: returns (episodes,) float64, lengths int32.
+        """Play rollouts of the dream with an open-loop policy.
+
+        Episode i has the noise and the first latent of rollout i in `evaluate`.
 
         Args:
             policy: a name of `policies.POLICY_NAMES`.
-            episodes: how many; they are stepped side by side.
-            seed: 0 <= seed < 2**64.
-            steps: of each, unless M ends it; None for the dream's own most.
+            episodes: number of rollouts; they are stepped side by side.
+            seed: 0 <= seed < 2**64, of the dream's noise and of the policy.
+            steps: limit of each rollout; None for the dream's `max_steps`.
+
+        Returns:
+            returns (episodes,) float64, lengths (episodes,) int32; see `DreamResult`.
+
+        Raises:
+            TypeError, ValueError: an unknown policy, numbers of another kind or out of range.
         """
-        if episodes < 1:
-            raise ValueError(f"episodes: expected at least 1, got {episodes}")
-        threads = n_workers(self.threads)
+        episodes = checked_integer("episodes", episodes, low=1)
+        seed = checked_integer("seed", seed, low=0, high=2**64)
+        if steps is not None:
+            steps = checked_integer("steps", steps, low=1)
         rngs = [np.random.default_rng((seed, 1, episode)) for episode in range(episodes)]
         players = PolicyBatch(policy, rngs, self.squash)
-        z = self.first_latents(np.random.default_rng((seed, 0)), episodes)
-        h, c = np.zeros((2, episodes, self.weights.hidden_dim), np.float32)
+
+        def act(state: stepping.DreamState, rows: Indices) -> Floats:
+            return players.act()[rows]
+
         returns = np.zeros(episodes, np.float64)
         lengths = np.zeros(episodes, np.int32)
-        alive = np.arange(episodes)  # rows are dropped as their episodes end
-        for t in range(self.max_steps if steps is None else steps):
-            restart = np.full(alive.size, t == 0, np.float32)
-            action = players.act()[alive]
-            z, h, c, done, reward = self.step_with_reward(
-                z, action, h, c, restart, seed, t, threads=threads
-            )
-            returns[alive] += reward
-            lengths[alive] = t + 1
-            keep = ~done
-            if not keep.all():
-                alive, z, h, c = alive[keep], z[keep], h[keep], c[keep]
-            if alive.size == 0:
-                break
+        for now in stepping.play(self, self.begin(episodes, seed), act, steps):
+            returns[now.rows] += now.after.reward
+            lengths[now.rows] += 1
         return returns, lengths
 
-    def step(
-        self,
-        z: Floats,
-        action: Floats,
-        h: Floats,
-        c: Floats,
-        restart: Floats,
-        seed: int,
-        t: int,
-        threads: int = 1,
-    ) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
-        """One step of N rollouts at this dream's temperature: (z', h', c', done).
+    def begin(
+        self, n: int, seed: int | stepping.Words = 0, rollout: int | stepping.Words | None = None
+    ) -> stepping.DreamState:
+        """Return N rollouts at their beginning; see `stepping.begin`."""
+        return stepping.begin(self, n, seed, rollout)
 
-        See `step_with_reward`.
-        """
-        z, h, c, done, _ = self.step_with_reward(z, action, h, c, restart, seed, t, threads=threads)
-        return z, h, c, done
-
-    def step_with_reward(
-        self,
-        z: Floats,
-        action: Floats,
-        h: Floats,
-        c: Floats,
-        restart: Floats,
-        seed: int,
-        t: int,
-        threads: int = 1,
-    ) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_], Floats]:
-        """One step of N rollouts at this dream's temperature: (z', h', c', done, reward).
-
-        The reward (N,) is what M expects the environment to give for the action, or 1 if M predicts
-        no reward.
-
-        Args:
-            z: (N, Z).
-            action: (N, A).
-            h: (N, H).
-            c: (N, H).
-            restart: (N,), 1 on a rollout's first step, else 0.
-            seed: with the row and `t` all that the noise depends on.
-            t: number of the step.
-            threads: worker threads.
-        """
-        flag = restart if self.weights.predicts_done else None
-        out = ops.mdn_rnn_step(self.model, z, action, h, c, flag, threads=threads)
-        z = ops.mixture_sample(out.logmix, out.mu, out.logstd, self.temperature, seed=seed, step=t)
-        if out.done_logit is None:
-            done = np.zeros(len(z), np.bool_)
-        else:
-            done = self._ends(out.done_logit, seed, t)
-        reward = np.ones(len(z), np.float32) if out.reward is None else out.reward
-        return z, out.h, out.c, done, reward
-
-    def _ends(self, logit: Floats, seed: int, t: int) -> npt.NDArray[np.bool_]:
-        """Which of N rollouts end in step t."""
-        above = logit - np.float32(self.done_threshold)
-        if self.done_temperature == 0.0:
-            ends: npt.NDArray[np.bool_] = above > 0.0
-            return ends
-        # The stream of this step's ends; the kernels' own is for whole rollouts (`ops`).
-        rng = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), t]))
-        logistic = rng.logistic(size=len(logit))
-        drawn: npt.NDArray[np.bool_] = above > self.done_temperature * logistic
-        return drawn
-
-    def first_latents(self, rng: np.random.Generator, n: int) -> Floats:
-        """N first latents (N, Z), each drawn from a stored first frame's mu and logvar."""
-        index = rng.integers(len(self.initial_mu), size=n)
-        noise = rng.standard_normal((n, self.weights.latent_dim), dtype=np.float32)
-        z: Floats = self.initial_mu[index] + np.exp(0.5 * self.initial_logvar[index]) * noise
-        return z
+    def step(self, state: stepping.DreamState, action: Floats) -> stepping.DreamStep:
+        """Run one step of N rollouts; see `stepping.step`."""
+        return stepping.step(self, state, action)
 
     def _latents_beside(self, population: Any) -> tuple[Any, Any]:
-        """First latents where the population is; they are copied to a device once."""
+        """Return mu, logvar on the population's device, to which they are copied once."""
         device = self.model.device
         if device == "cpu" or ops.device_of(population) != device:
             return self.initial_mu, self.initial_logvar
@@ -285,7 +232,7 @@ class Dream:
 
 
 def _latents(initial_latents: tuple[Any, Any], latent_dim: int) -> tuple[Floats, Floats]:
-    """(mu, logvar) as checked C-contiguous float32 arrays (I, Z)."""
+    """Return (mu, logvar) as C-contiguous float32 arrays (I, Z), checked."""
     arrays = tuple(
         np.ascontiguousarray(np.asarray(part), dtype=np.float32) for part in initial_latents
     )
@@ -299,7 +246,9 @@ def _latents(initial_latents: tuple[Any, Any], latent_dim: int) -> tuple[Floats,
                 f"row, got {array.shape}"
             )
         if not np.isfinite(array).all():
-            raise ValueError(f"initial_latents: {name}: expected finite numbers")
+            raise ValueError(
+                f"initial_latents: {name}: expected finite numbers, got NaN or infinity"
+            )
     if mu.shape != logvar.shape:
         raise ValueError(
             f"initial_latents: mu and logvar differ in shape: {mu.shape} and {logvar.shape}"

@@ -152,7 +152,8 @@ class CarRacingEnv(CarRacing):
         if not _STEPS_ARE_KNOWN or not self.continuous or action is None:
             frame, reward, terminated, truncated, info = super().step(action)
         else:
-            frame, reward, terminated, truncated, info = self._step(action.tolist())
+            numbers = action.astype(np.float64).tolist()
+            frame, reward, terminated, truncated, info = self._step(numbers)
         if action is not None:
             self._steps += 1
         if self.max_steps is not None and self._steps >= self.max_steps and not terminated:

@@ -34,7 +34,7 @@ from worldmodels_fast.evaluation.finished_episodes import (
     PlayerEpisodes,
 )
 from worldmodels_fast.evaluation.scores import EpisodeScore, Evaluation
-from worldmodels_fast.rollout.encoder import VAEPrecision, resolved
+from worldmodels_fast.rollout.encoder import VAEPrecision
 from worldmodels_fast.rollout.episodes import Episode, EpisodeResult
 from worldmodels_fast.rollout.slots import Latent
 from worldmodels_fast.utils.processes import run_tasks
@@ -85,7 +85,7 @@ def evaluate_agent(
         "world": world.digest(),
         "latent": latent,
         "precision": "fp32",
-        "vae_precision": resolved(vae_precision),
+        "vae_precision": ops.resolve_precision(vae_precision, "vae_encoder"),
         "backend": ops.default_backend(),
         **_environment_settings(env_id, env_kwargs, seed),
     }

@@ -2,7 +2,7 @@
 
     action = clip(scale * tanh(y) + shift, low, high),  y = x W + b,  x = the features side by side
 
-Features are named: z (what V sees now), h and c (M's memory from before it saw z).
+Features: z, the latent; h and c, M's hidden and cell state from before it was given z.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["LinearController"]
 
 
 class LinearController(nn.Module):
-    """The paper's C, whose parameters are one flat vector `flat`.
+    """The paper's C; its parameters are one flat vector `flat`, at first float32 on the CPU.
 
     867 parameters for CarRacing (z 32, h 256, 3 actions, bias), 1,088 for Take Cover (z 64,
     c 512, h 512, 1 action, no bias) and 1,443 for the variant with 40 hidden units
@@ -67,11 +67,12 @@ class LinearController(nn.Module):
             low=squash.low,
             high=squash.high,
         )
-        self.flat = nn.Parameter(torch.zeros(self._spec.n_params))  # CMA-ES starts at zero, too
+        zeros = torch.zeros(self._spec.n_params, device="cpu", dtype=torch.float32)
+        self.flat = nn.Parameter(zeros)  # CMA-ES starts at zero, too
 
     @property
     def spec(self) -> ops.ControllerSpec:
-        """What `flat` means, for the kernels."""
+        """The form of `flat`, for the kernels."""
         return self._spec
 
     @property
@@ -80,12 +81,12 @@ class LinearController(nn.Module):
         return self._spec.n_params
 
     def set_flat(self, params: Any) -> LinearController:
-        """Take these parameters, (n_params,) NumPy or torch; returns self.
+        """Set the parameters, (n_params,) of NumPy or torch, and return self.
 
         Raises:
             ValueError: another shape, or values that are not finite.
         """
-        flat = torch.as_tensor(params, dtype=torch.float32)
+        flat = torch.as_tensor(params, dtype=torch.float32, device="cpu")
         if flat.shape != (self.n_params,):
             raise ValueError(
                 f"params: expected shape ({self.n_params},) for this controller, "
@@ -98,7 +99,7 @@ class LinearController(nn.Module):
         return self
 
     def forward(self, z: Tensor, h: Tensor | None = None, c: Tensor | None = None) -> Tensor:
-        """Actions (N, A) for z (N, Z), h (N, H), c (N, H); only the features in use are needed.
+        """Return actions (N, A) for z (N, Z), h (N, H), c (N, H); those not in use may be None.
 
         h and c are M's from *before* z is fed to it.
         """
@@ -121,7 +122,7 @@ class LinearController(nn.Module):
         return torch.clamp(scale * torch.tanh(y) + shift, low, high)
 
     def config(self) -> dict[str, Any]:
-        """The arguments that make this controller again, as JSON; see `from_config`."""
+        """Return the arguments that make this controller again, as JSON; see `from_config`."""
         spec = self._spec
         return {
             "features": list(spec.features),
@@ -140,7 +141,7 @@ class LinearController(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> LinearController:
-        """The controller that `config` describes, with zero parameters."""
+        """Return the controller that `config` describes, with parameters of zero."""
         arguments = dict(config)
         squash = arguments.pop("squash", None)
         if squash is not None:
@@ -149,7 +150,7 @@ class LinearController(nn.Module):
 
 
 def _layer(x: Tensor, flat: Tensor, n_outputs: int, bias: bool) -> tuple[Tensor, Tensor]:
-    """The layer at the front of `flat`: its outputs (N, n_outputs), and what follows in `flat`."""
+    """Return the outputs (N, n_outputs) of the layer at the front of `flat`, and the rest of it."""
     b, flat = (flat[:n_outputs], flat[n_outputs:]) if bias else (0.0, flat)
     size = x.shape[-1] * n_outputs
     weight = flat[:size].reshape(x.shape[-1], n_outputs)

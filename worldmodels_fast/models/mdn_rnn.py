@@ -6,7 +6,7 @@ survival.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from worldmodels_fast import ops
+from worldmodels_fast.utils.arguments import checked_integer
 
 LOG_SQRT_2PI = 0.9189385332046727
 
 
 class MDNRNNOutput(NamedTuple):
-    """What M says of the next step, over T steps of N sequences.
+    """M's predictions, over T steps of N sequences.
 
     Attributes:
         logmix: (T, N, Z, K) unnormalised log-weights of the mixture.
@@ -53,9 +54,10 @@ class MDNRNN(nn.Module):
     With `predicts_done` M also takes a restart flag, 1 on an episode's first step, and its head's
     first column is the logit of the episode ending with this step.
 
-    With `predicts_reward` the head's next column is the expected reward of the step, what the
-    environment gives for the action that M sees, in the environment's own units. The paper's M has
-    none.
+    With `predicts_reward` the head's next column is the expected reward of the step, that which the
+    environment gives for the action, in the environment's own units. The paper's M has none.
+
+    A new M is float32 and on the CPU, whatever torch's defaults are; `.to` moves it.
 
     Args:
         latent_dim: Z.
@@ -66,7 +68,7 @@ class MDNRNN(nn.Module):
         predicts_reward: whether M predicts the reward of the step.
 
     Raises:
-        ValueError: a size below 1.
+        TypeError, ValueError: a size that is no integer or below 1.
     """
 
     def __init__(
@@ -79,26 +81,19 @@ class MDNRNN(nn.Module):
         predicts_reward: bool = False,
     ) -> None:
         super().__init__()
-        for name, size in {
-            "latent_dim": latent_dim,
-            "action_dim": action_dim,
-            "hidden_dim": hidden_dim,
-            "n_mixtures": n_mixtures,
-        }.items():
-            if size < 1:
-                raise ValueError(f"{name}: expected at least 1, got {size}")
-        self.latent_dim = latent_dim
-        self.action_dim = action_dim
-        self.hidden_dim = hidden_dim
-        self.n_mixtures = n_mixtures
+        self.latent_dim = latent_dim = checked_integer("latent_dim", latent_dim, low=1)
+        self.action_dim = action_dim = checked_integer("action_dim", action_dim, low=1)
+        self.hidden_dim = hidden_dim = checked_integer("hidden_dim", hidden_dim, low=1)
+        self.n_mixtures = n_mixtures = checked_integer("n_mixtures", n_mixtures, low=1)
         self.predicts_done = predicts_done
         self.predicts_reward = predicts_reward
         inputs = latent_dim + action_dim + int(predicts_done)
-        self.weight_ih = nn.Parameter(torch.empty(4 * hidden_dim, inputs))
-        self.weight_hh = nn.Parameter(torch.empty(4 * hidden_dim, hidden_dim))
-        self.bias = nn.Parameter(torch.zeros(4 * hidden_dim))
+        where: Any = {"device": "cpu", "dtype": torch.float32}
+        self.weight_ih = nn.Parameter(torch.empty(4 * hidden_dim, inputs, **where))
+        self.weight_hh = nn.Parameter(torch.empty(4 * hidden_dim, hidden_dim, **where))
+        self.bias = nn.Parameter(torch.zeros(4 * hidden_dim, **where))
         scalars = int(predicts_done) + int(predicts_reward)
-        self.head = nn.Linear(hidden_dim, 3 * n_mixtures * latent_dim + scalars)
+        self.head = nn.Linear(hidden_dim, 3 * n_mixtures * latent_dim + scalars, **where)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -130,7 +125,7 @@ class MDNRNN(nn.Module):
             action: (T, N, A).
             state: h, c (N, H) each from before the first step; None for zeros.
             restart: (T, N), 1 where an episode starts: the state is zeroed before that step (and
-                M sees the flag if it predicts ends). None: no episode starts in here.
+                the flag is an input of an M that predicts ends). None: no episode starts.
 
         Raises:
             ValueError: shapes that do not fit.
@@ -200,7 +195,8 @@ class MDNRNN(nn.Module):
         }
         with torch.no_grad():
             for name, parameter in parameters.items():
-                array = torch.as_tensor(getattr(weights, name))
+                given = getattr(weights, name)
+                array = given if isinstance(given, Tensor) else torch.from_numpy(given)
                 if array.shape != parameter.shape:
                     raise ValueError(
                         f"{name}: expected shape {tuple(parameter.shape)}, got {tuple(array.shape)}"
@@ -228,9 +224,9 @@ def lstm_with_restarts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run an LSTM whose state is multiplied by `keep` before each step.
 
-    torch's own LSTM cannot zero the state inside a sequence, and a loop over its cell makes
-    autograd add up the weights' gradient step by step. Here the backward pass leaves that to one
-    matrix product over all steps. Products run in bfloat16 under autocast, the rest in float32.
+    torch's own LSTM cannot zero the state inside a sequence, and with a loop over its cell autograd
+    adds up the weights' gradient step by step. Here the backward pass computes it in one matrix
+    product over all steps. Products run in bfloat16 under autocast, the rest in float32.
 
     Args:
         projected: (T, N, 4H) W x + b of every step, gates i, f, g, o.

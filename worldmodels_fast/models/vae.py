@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,13 +12,14 @@ from torch.nn import functional as F
 
 from worldmodels_fast import ops
 from worldmodels_fast.envs.registry import FRAME_SIZE
+from worldmodels_fast.utils.arguments import checked_integer
 
 ENCODED = 1024
 """Features between the convolutions and z: 256 channels of 2x2, and the decoder's first layer."""
 
 
 class _FirstDeconvolution(nn.ConvTranspose2d):
-    """A transposed convolution of a 1x1 image, written as the matrix product that it is.
+    """A transposed convolution of a 1x1 image, as a matrix product.
 
     Same parameters, same result; the general convolution is several times slower here, and this
     one layer would take nearly half of a training step.
@@ -34,44 +37,46 @@ class _FirstDeconvolution(nn.ConvTranspose2d):
 class VAE(nn.Module):
     """The paper's V. With `latent_dim` 32 it has 4,348,547 parameters, with 64 4,446,915.
 
+    A new V is float32 and on the CPU, whatever torch's defaults are; `.to` moves it.
+
     Args:
         latent_dim: Z, the size of the latent (CarRacing 32, Doom 64).
 
     Raises:
-        ValueError: `latent_dim` below 1.
+        TypeError, ValueError: `latent_dim` is no integer or below 1.
     """
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim: expected at least 1, got {latent_dim}")
+        latent_dim = checked_integer("latent_dim", latent_dim, low=1)
         self.latent_dim = latent_dim
+        where: Any = {"device": "cpu", "dtype": torch.float32}
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, 32, 4, stride=2),
+            nn.Conv2d(3, 32, 4, stride=2, **where),
             nn.ReLU(),
-            nn.Conv2d(32, 64, 4, stride=2),
+            nn.Conv2d(32, 64, 4, stride=2, **where),
             nn.ReLU(),
-            nn.Conv2d(64, 128, 4, stride=2),
+            nn.Conv2d(64, 128, 4, stride=2, **where),
             nn.ReLU(),
-            nn.Conv2d(128, 256, 4, stride=2),
+            nn.Conv2d(128, 256, 4, stride=2, **where),
             nn.ReLU(),
             nn.Flatten(),
         )
-        self.mu = nn.Linear(ENCODED, latent_dim)
-        self.logvar = nn.Linear(ENCODED, latent_dim)
+        self.mu = nn.Linear(ENCODED, latent_dim, **where)
+        self.logvar = nn.Linear(ENCODED, latent_dim, **where)
         self.decoder = nn.Sequential(
-            nn.Linear(latent_dim, ENCODED),
+            nn.Linear(latent_dim, ENCODED, **where),
             nn.Unflatten(1, (ENCODED, 1, 1)),
-            _FirstDeconvolution(ENCODED, 128, 5, stride=2),
+            _FirstDeconvolution(ENCODED, 128, 5, stride=2, **where),
             nn.ReLU(),
-            nn.ConvTranspose2d(128, 64, 5, stride=2),
+            nn.ConvTranspose2d(128, 64, 5, stride=2, **where),
             nn.ReLU(),
-            nn.ConvTranspose2d(64, 32, 6, stride=2),
+            nn.ConvTranspose2d(64, 32, 6, stride=2, **where),
             nn.ReLU(),
-            nn.ConvTranspose2d(32, 3, 6, stride=2),
+            nn.ConvTranspose2d(32, 3, 6, stride=2, **where),
             nn.Sigmoid(),
         )
-        # NHWC is what frames come in and what convolutions on a CPU are fastest with.
+        # Frames are NHWC, and convolutions on a CPU are fastest with it.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,8 +157,8 @@ def sample_latent(mu: Tensor, logvar: Tensor, generator: torch.Generator | None 
 def fourth_power_error(images: Tensor, decoded: Tensor) -> Tensor:
     """Return the fourth power of the error, summed over a frame: a mean over the batch.
 
-    Squared errors weigh the grain of a wall, a thousand pixels that are 0.03 off, more than a far
-    fireball, five that are 0.5 off. With their squares it is the other way round.
+    Squared errors give the grain of a wall, a thousand pixels that are 0.03 off, more weight than a
+    distant fireball, five that are 0.5 off. Their squares give it less.
 
     Args:
         images: (N, 3, 64, 64) in [0, 1].
@@ -168,8 +173,8 @@ def vae_loss(
     """Return (reconstruction, KL), whose sum is V's loss.
 
     Reconstruction is the squared error summed over a frame; the KL of each sample counts at least
-    `kl_tolerance` * Z nats, so that V is not paid for throwing the last bits away. Both are means
-    over the batch.
+    `kl_tolerance` * Z nats, so that a KL below that does not lower the loss. Both are means over
+    the batch.
 
     Args:
         images: (N, 3, 64, 64) in [0, 1].

@@ -1,16 +1,17 @@
-"""The native kernels: V's encoder, a step of M, a tempered sample, the controller, whole dreams.
+"""The native kernels: V's encoder, a step of M and the draws after it, C, whole dreams.
 
 This package alone imports the extension. Arrays are float32 and C-contiguous, of NumPy,
-torch, or any library with DLPack or __cuda_array_interface__ (CuPy, JAX, Numba); what comes out is
-of the kind that went in. Nothing is copied or cast silently: an array of the wrong kind is an error
-that says which one, what was expected, what came, and what to do.
+torch, or any library with DLPack or __cuda_array_interface__ (CuPy, JAX, Numba); results are of the
+kind that went in. Nothing is copied or cast silently: an array of the wrong kind is an error that
+names it, what was expected, what came, and what to do.
 
 All arrays of a call are on one device, and it computes there. On a CUDA device it only enqueues its
 work, in the current stream of the first array's library (torch, CuPy; the default stream for
-others), and does not wait; what DLPack says of streams holds for JAX. The one exception: arrays of
-the host given to a model that is packed for "cuda", or to an operation with backend "cuda", are
-copied to the device and the results back, and the call waits for them. What a device array holds
-is not looked at, so NaN in it is no error.
+others), and does not wait; for JAX the rules of DLPack for streams hold. The one exception: arrays
+of the host given to a model that is packed for "cuda", or to an operation with backend "cuda", are
+copied to the device and the results back, and the call waits for them. The values in a device array
+are not checked, so NaN in it is no error. The draws of the end and of first latents
+(`done_sample`, `initial_latents`) take arrays of the host alone.
 
 `worldmodels_fast.reference` holds the same functions in plain NumPy float64.
 
@@ -37,13 +38,16 @@ from worldmodels_fast.ops.backends import (
     cuda_status,
     default_backend,
     device_of,
+    resolve_precision,
     to_device,
     why_no_cuda,
 )
 from worldmodels_fast.ops.kernels import (
     controller_forward,
+    done_sample,
     dream_rollout,
     encode_frames,
+    initial_latents,
     mdn_rnn_step,
     mixture_sample,
     plan_dream,
@@ -52,6 +56,7 @@ from worldmodels_fast.ops.limits import peak_rate, read_rate, shared_rate
 from worldmodels_fast.ops.packing import pack_mdn_rnn, pack_vae_encoder
 from worldmodels_fast.ops.raster import box_resize, car_racing_renderer
 from worldmodels_fast.ops.types import (
+    ENCODER_PRECISIONS,
     PRECISIONS,
     ControllerSpec,
     MDNRNNStep,
@@ -60,6 +65,7 @@ from worldmodels_fast.ops.types import (
 )
 
 __all__ = [
+    "ENCODER_PRECISIONS",
     "PRECISIONS",
     "ControllerSpec",
     "DeviceArray",
@@ -76,8 +82,10 @@ __all__ = [
     "cuda_status",
     "default_backend",
     "device_of",
+    "done_sample",
     "dream_rollout",
     "encode_frames",
+    "initial_latents",
     "mdn_rnn_step",
     "mixture_sample",
     "pack_mdn_rnn",
@@ -85,6 +93,7 @@ __all__ = [
     "peak_rate",
     "plan_dream",
     "read_rate",
+    "resolve_precision",
     "shared_rate",
     "to_device",
     "why_no_cuda",

@@ -1,21 +1,30 @@
-"""Backends: which this machine has, the default one, and what precision "auto" means."""
+"""Backends: which this machine has, the default one, and the precision that "auto" means."""
 
 from __future__ import annotations
 
 import functools
 import os
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from worldmodels_fast import _core
 from worldmodels_fast._core import DeviceArray
+from worldmodels_fast.ops.types import ENCODER_PRECISIONS, PRECISIONS
+from worldmodels_fast.utils.arguments import checked_choice
+
+_CHOICES = {
+    ("mdn_rnn", "auto"): {"cuda": "fp16", "avx512_bf16": "bf16"},
+    ("mdn_rnn", "fastest"): {"cuda": "fp16", "avx512_bf16": "int8"},
+    ("vae_encoder", "auto"): {"cuda": "bf16", "avx512_bf16": "bf16"},
+}
+"""By kernel and rule: the precision for each backend; "fp32" for those not named."""
 
 
 @functools.cache
 def available_backends() -> tuple[str, ...]:
-    """Return what this build has and this machine can run.
+    """Return the backends that this build has and this machine can run.
 
     The levels of the CPU, the fastest last, and then "cuda" if a device can be used.
     """
@@ -33,8 +42,60 @@ def default_backend() -> str:
     return _core.backend_name("")
 
 
+def encoder_backend(backend: str | None = None) -> str:
+    """Return the level of the CPU that runs V's encoder: `backend`, or the default one.
+
+    Where the default backend is "cuda" it is the fastest level: the encoder has no kernel there.
+
+    Raises:
+        ValueError: a backend that is unknown or that this machine cannot run.
+    """
+    level = _core.backend_name(backend or "")
+    if level == "cuda" and not backend:
+        level = next(name for name in reversed(available_backends()) if name != "cuda")
+    return level
+
+
+@overload
+def resolve_precision(
+    precision: str, kernel: Literal["mdn_rnn"] = "mdn_rnn", backend: str | None = None
+) -> str: ...
+@overload
+def resolve_precision(
+    precision: str, kernel: Literal["vae_encoder"], backend: str | None = None
+) -> Literal["fp32", "bf16"]: ...
+def resolve_precision(
+    precision: str,
+    kernel: Literal["mdn_rnn", "vae_encoder"] = "mdn_rnn",
+    backend: str | None = None,
+) -> str:
+    """Return the precision that "auto" or "fastest" means; any other name means itself.
+
+    Args:
+        precision: for "mdn_rnn" "fp32", "fp16", "bf16", "int8", "auto" or "fastest", see
+            `pack_mdn_rnn`; for "vae_encoder" "fp32", "bf16" or "auto", see `pack_vae_encoder`.
+        kernel: whose operands.
+        backend: one of `available_backends()`, or "cuda" for V's encoder in torch on a CUDA device;
+            None for the backend that the kernel takes by default, which WMF_BACKEND chooses.
+
+    Raises:
+        ValueError: another precision or kernel, a backend that is unknown or that this machine
+            cannot run.
+    """
+    checked_choice("kernel", kernel, ("mdn_rnn", "vae_encoder"))
+    names = PRECISIONS if kernel == "mdn_rnn" else ENCODER_PRECISIONS
+    checked_choice("precision", precision, names)
+    if precision not in ("auto", "fastest"):
+        return precision
+    if kernel == "mdn_rnn":
+        level = _core.backend_name(backend or "")
+    else:
+        level = "cuda" if backend == "cuda" else encoder_backend(backend)
+    return _CHOICES[kernel, precision].get(level, "fp32")
+
+
 def why_no_cuda() -> str:
-    """Say in words why "cuda" cannot run here: not built, no driver, no device; "" if it can."""
+    """Return the reason for which "cuda" cannot run: not built, no driver, no device; or ""."""
     return _core.why_no_cuda()
 
 

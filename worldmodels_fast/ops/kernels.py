@@ -1,18 +1,23 @@
-"""The kernels: V's encoder, a step of M, a tempered sample, the controller, whole dreams."""
+"""The kernels: V's encoder, a step of M and the draws after it, the controller, whole dreams."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, cast
 
 from worldmodels_fast import _core
-from worldmodels_fast._core import PackedMDNRNN, PackedVAEEncoder
-from worldmodels_fast.ops.arguments import checked_temperature, output_kind
+from worldmodels_fast._core import DeviceArray, PackedMDNRNN, PackedVAEEncoder
+from worldmodels_fast.ops.arguments import (
+    checked_done_rule,
+    checked_temperature,
+    noise_ids,
+    output_kind,
+)
 from worldmodels_fast.ops.backends import cuda_device_of, default_threads
 from worldmodels_fast.ops.packing import pack_mdn_rnn, pack_vae_encoder
 from worldmodels_fast.ops.types import (
     ArrayT,
     ControllerSpec,
+    Integers,
     MDNRNNStep,
     MDNRNNWeights,
     VAEEncoderWeights,
@@ -23,7 +28,7 @@ from worldmodels_fast.utils.arguments import checked_integer
 def encode_frames(
     model: PackedVAEEncoder | VAEEncoderWeights, frames: Any, *, threads: int = 1
 ) -> tuple[Any, Any]:
-    """Let V see N frames, on the CPU.
+    """Run V's encoder on N frames, on the CPU.
 
     Every frame's result is bitwise the same whatever N, its place, and `threads`.
 
@@ -106,9 +111,9 @@ def mixture_sample(
     logstd: ArrayT,
     temperature: float,
     *,
-    seed: int = 0,
-    rollout: int = 0,
-    step: int = 0,
+    seed: int | Integers = 0,
+    rollout: int | Integers = 0,
+    step: int | Integers = 0,
     backend: str | None = None,
     out: ArrayT | None = None,
 ) -> ArrayT:
@@ -117,16 +122,18 @@ def mixture_sample(
     pi = softmax(logmix / tau);  k ~ pi;  z' = mu_k + exp(min(logstd_k, 10)) * sqrt(tau) * normal
 
     The noise depends on (seed, rollout, step, dimension) only, so the result is bitwise the same on
-    every backend and for every way of cutting the rows into calls.
+    every backend and for every way of cutting the rows into calls. A NaN in a dimension's logmix,
+    or in the mu or logstd of the component drawn, makes its z' NaN; so do logmix without a softmax,
+    with +infinity among them or -infinity alone.
 
     Args:
         logmix: (N, Z, K), unnormalised.
         mu: (N, Z, K).
         logstd: (N, Z, K).
         temperature: tau > 0.
-        seed: 0 <= seed < 2**64.
-        rollout: id of row 0; row n has id rollout + n, all below 2**32.
-        step: 0 <= step < 2**32.
+        seed: 0 <= seed < 2**64; one for all rows, or integers (N,).
+        rollout: the rollout of row 0; row n has rollout + n; or integers (N,). All below 2**32.
+        step: 0 <= step < 2**32; one for all rows, or integers (N,).
         backend: one of `available_backends()`; None computes where the arrays are, on the CPU with
             `default_backend()`.
         out: (N, Z), where to write the result; None makes a new array.
@@ -137,22 +144,106 @@ def mixture_sample(
     Raises:
         TypeError: an array is not float32.
         ValueError: a wrong shape, an array that is not C-contiguous, a number out of its range, an
-            `out` that is read-only or overlaps an input.
+            `out` that is read-only or overlaps an input, arrays of `seed`, `rollout` or `step`
+            where logmix is on a device.
     """
     z = _core.mixture_sample(
         logmix,
         mu,
         logstd,
         checked_temperature(temperature),
-        checked_integer("seed", seed, low=0, high=2**64),
-        checked_integer("rollout", rollout, low=0, high=2**32),
-        checked_integer("step", step, low=0, high=2**32),
+        noise_ids(_rows(logmix), seed=seed, rollout=rollout, step=step),
         backend or "",
         out,
     )
     if out is not None:
         return out
     return cast("ArrayT", output_kind(logmix, mu, logstd)(z))
+
+
+def done_sample(
+    done_logit: Any,
+    done_threshold: float = 0.0,
+    done_temperature: float = 0.0,
+    *,
+    seed: int | Integers = 0,
+    rollout: int | Integers = 0,
+    step: int | Integers = 0,
+    backend: str | None = None,
+) -> Any:
+    """Say which of N rollouts end in a step, by the rule and the noise of `dream_rollout`.
+
+    A rollout ends when done_logit > done_threshold, or, with done_temperature > 0, with probability
+    sigmoid((done_logit - done_threshold) / done_temperature). A logit that is NaN ends nothing.
+
+    The draw depends on (seed, rollout, step) only and is bitwise the same on every backend.
+
+    Args:
+        done_logit: (N,) of the host, as `mdn_rnn_step` returns it.
+        done_threshold: see above.
+        done_temperature: see above.
+        seed: 0 <= seed < 2**64; one for all rows, or integers (N,).
+        rollout: the rollout of row 0; row n has rollout + n; or integers (N,). All below 2**32.
+        step: 0 <= step < 2**32; one for all rows, or integers (N,).
+        backend: a level of the CPU, see `available_backends()`; None for the fastest one, or for
+            WMF_BACKEND where that is one.
+
+    Returns:
+        done (N,) bool, of the kind of done_logit; int32 for a `DeviceArray`.
+
+    Raises:
+        TypeError: done_logit is not float32.
+        ValueError: a wrong shape, an array that is on a device or not C-contiguous, a number out of
+            its range.
+    """
+    threshold, above = checked_done_rule(done_threshold, done_temperature)
+    ids = noise_ids(_rows(done_logit), seed=seed, rollout=rollout, step=step)
+    done = output_kind(done_logit)(
+        _core.done_sample(done_logit, threshold, above, ids, backend or "")
+    )
+    return done if isinstance(done, DeviceArray) else done != 0
+
+
+def initial_latents(
+    initial_mu: Any,
+    initial_logvar: Any,
+    n: int,
+    *,
+    seed: int | Integers = 0,
+    rollout: int | Integers = 0,
+    backend: str | None = None,
+) -> Any:
+    """Draw the first latents of N rollouts, those with which `dream_rollout` begins.
+
+    z_0 = mu[i] + exp(logvar[i] / 2) * normal, with i and the normals from the noise, which depends
+    on (seed, rollout) only. Bitwise the same on every backend.
+
+    Args:
+        initial_mu: (I, Z) means of the stored first latents, of the host.
+        initial_logvar: (I, Z) log variances of the stored first latents.
+        n: N.
+        seed: 0 <= seed < 2**64; one for all rows, or integers (N,).
+        rollout: the rollout of row 0; row n has rollout + n; or integers (N,). All below 2**32.
+        backend: a level of the CPU, see `available_backends()`; None for the fastest one, or for
+            WMF_BACKEND where that is one.
+
+    Returns:
+        z (N, Z) float32, of the kind of initial_mu.
+
+    Raises:
+        TypeError: an array is not float32.
+        ValueError: a wrong shape, an array that is on a device or not C-contiguous, a value that is
+            not finite, a number out of its range.
+    """
+    n = checked_integer("n", n, low=1, high=2**32)
+    z = _core.initial_latents(
+        initial_mu,
+        initial_logvar,
+        n,
+        noise_ids(n, seed=seed, rollout=rollout, step=0),
+        backend or "",
+    )
+    return output_kind(initial_mu, initial_logvar)(z)
 
 
 def controller_forward(
@@ -263,12 +354,7 @@ def dream_rollout(
         MemoryError: the device's memory does not suffice.
         RuntimeError: the device was lost; only a new process can use it again.
     """
-    if math.isnan(done_threshold):
-        raise ValueError("done_threshold: expected a number, got nan")
-    if not 0 <= done_temperature <= 3.4e38:
-        raise ValueError(
-            f"done_temperature: expected a finite number from 0, got {done_temperature!r}"
-        )
+    threshold, above = checked_done_rule(done_threshold, done_temperature)
     group, slots = plan
     returns, lengths = _core.dream_rollout(
         _packed(model, params),
@@ -280,8 +366,8 @@ def dream_rollout(
         seed=checked_integer("seed", seed, low=0, high=2**64),
         temperature=checked_temperature(temperature),
         max_steps=checked_integer("max_steps", max_steps, low=1),
-        done_threshold=float(done_threshold),
-        done_temperature=float(done_temperature),
+        done_threshold=threshold,
+        done_temperature=above,
         common_noise=bool(common_noise),
         threads=default_threads()
         if threads is None
@@ -317,6 +403,12 @@ def plan_dream(
     )
     group, slots = plan
     return _core.plan_dream(model, spec._native, members, rollouts, (group, slots))
+
+
+def _rows(x: Any) -> int:
+    """Return N of an array (N, ...); 0 for what is no array, which the extension refuses."""
+    shape: Any = getattr(x, "shape", ())
+    return int(shape[0]) if len(shape) else 0
 
 
 def _feature(name: str, x: Any) -> Any:

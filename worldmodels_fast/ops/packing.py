@@ -8,10 +8,10 @@ from typing import Any
 from worldmodels_fast import _core
 from worldmodels_fast._core import DeviceArray, PackedMDNRNN, PackedVAEEncoder
 from worldmodels_fast.ops.backends import (
-    available_backends,
     cuda_device_of,
     cuda_index,
-    default_backend,
+    encoder_backend,
+    resolve_precision,
 )
 from worldmodels_fast.ops.types import MDNRNNWeights, VAEEncoderWeights
 from worldmodels_fast.utils.arguments import checked_integer
@@ -39,9 +39,9 @@ def pack_mdn_rnn(
             bfloat16; "int8", h and its weights rounded to 8 bits (weights with a scale per output),
             the other inputs to multiples of 1/64 up to +-64, and their weights to 16 bits; "auto",
             "fp16" on "cuda", "bf16" where the backend has instructions for it, "fp32" elsewhere;
-            "fastest", the same with "int8" for "bf16".
+            "fastest", the same with "int8" for "bf16"; see `resolve_precision`.
         device: "cpu"; "cuda", the first device that can be used, "cuda:0", "cuda:1", ...; None for
-            what the backend says.
+            that of the backend.
 
     Returns:
         A native object for `mdn_rnn_step` and `dream_rollout`, with the attributes backend, device,
@@ -61,10 +61,7 @@ def pack_mdn_rnn(
     level = _core.backend_name(backend or "")
     if device is not None and (level == "cuda") != (index is not None):
         raise ValueError(f"device: expected one of backend {level!r}, got {device!r}")
-    if precision == "auto":
-        precision = {"cuda": "fp16", "avx512_bf16": "bf16"}.get(level, "fp32")
-    elif precision == "fastest":
-        precision = {"cuda": "fp16", "avx512_bf16": "int8"}.get(level, "fp32")
+    precision = resolve_precision(precision, "mdn_rnn", level)
     if level == "cuda":
         for name in ("weight_ih", "weight_hh", "bias", "head_weight", "head_bias"):
             _check_finite(name, getattr(weights, name))
@@ -108,11 +105,8 @@ def pack_vae_encoder(
         ValueError: a wrong shape, an array that is not C-contiguous, a weight that is not finite,
             another precision, a backend that is unknown or cannot run here.
     """
-    level = backend or default_backend()
-    if level == "cuda" and backend is None:
-        level = next(name for name in reversed(available_backends()) if name != "cuda")
-    if precision == "auto":
-        precision = "bf16" if level == "avx512_bf16" else "fp32"
+    level = encoder_backend(backend)
+    precision = resolve_precision(precision, "vae_encoder", level)
     convolutions = len(weights.conv_weights), len(weights.conv_biases)
     if convolutions != (4, 4):
         raise ValueError(
@@ -129,7 +123,7 @@ def pack_vae_encoder(
 
 
 def _check_finite(name: str, weight: Any) -> None:
-    """Look into a weight that is on a device; those of the host are looked at by the extension."""
+    """Refuse a weight on a device that is not finite; the extension checks those of the host."""
     if cuda_device_of(weight) is None or isinstance(weight, DeviceArray):
         return
     library = sys.modules[type(weight).__module__.partition(".")[0]]

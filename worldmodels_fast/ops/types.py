@@ -8,6 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from worldmodels_fast import _core
 from worldmodels_fast.types import Floats
 from worldmodels_fast.utils.arguments import checked_integer
@@ -26,6 +29,10 @@ class SupportsDLPack(Protocol):
         """Return (kind, number) of the device that it is on."""
 
 
+Integers = npt.NDArray[np.integer[Any]]
+"""Integers of any size, (N,)."""
+
+
 ArrayT = TypeVar("ArrayT", Floats, "torch.Tensor", SupportsDLPack)
 """A float32 array of any library; what comes out is of the kind that went in."""
 
@@ -34,7 +41,11 @@ FEATURES = ("z", "h", "c")
 
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "auto", "fastest")
-"""Number formats of the matrix products' operands, and the choice among them: `pack_mdn_rnn`."""
+"""Number formats of the operands of M's matrix products, and two rules that choose among them."""
+
+
+ENCODER_PRECISIONS = ("fp32", "bf16", "auto")
+"""The same for the convolutions of V's encoder."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,13 @@ class MDNRNNWeights:
     predicts_done: bool
     predicts_reward: bool = False
 
+    def __repr__(self) -> str:
+        return (
+            f"MDNRNNWeights(latent_dim={self.latent_dim}, action_dim={self.action_dim}, "
+            f"hidden_dim={self.hidden_dim}, n_mixtures={self.n_mixtures}, "
+            f"predicts_done={self.predicts_done}, predicts_reward={self.predicts_reward})"
+        )
+
 
 @dataclass(frozen=True)
 class VAEEncoderWeights:
@@ -92,17 +110,20 @@ class VAEEncoderWeights:
     head_bias: Any
     latent_dim: int
 
+    def __repr__(self) -> str:
+        return f"VAEEncoderWeights(latent_dim={self.latent_dim})"
+
 
 @dataclass(frozen=True)
 class ControllerSpec:
-    """What a flat vector of controller parameters means.
+    """The form of a controller, by which a flat parameter vector is read.
 
     action = clip(scale * tanh(y) + shift, low, high), y = b + x W, x = the features concatenated in
     order. Flat layout: [b (A) if bias, W (inputs x A) row-major]. With hidden_units = U > 0 a tanh
     layer comes first: [b1 (U), W1 (inputs x U), b2 (A), W2 (U x A)], the biases only if bias.
 
     Attributes:
-        features: which of "z", "h", "c" the controller sees, in the order of concatenation.
+        features: the controller's inputs, of "z", "h", "c", in the order of concatenation.
         latent_dim: Z.
         hidden_dim: H.
         action_dim: A.
@@ -156,7 +177,7 @@ class ControllerSpec:
 
     @functools.cached_property
     def _native(self) -> _core.Controller:
-        """What the kernels read, made at the first use."""
+        """The same for the kernels, made at the first use."""
         return _core.Controller(
             "".join(self.features),
             self.latent_dim,
@@ -171,12 +192,12 @@ class ControllerSpec:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what cannot be pickled and is made again."""
+        """Leave out `_native`, which cannot be pickled and is made again."""
         return {name: value for name, value in vars(self).items() if name != "_native"}
 
     @property
     def n_inputs(self) -> int:
-        """How many numbers the controller sees."""
+        """Length of the features concatenated."""
         return sum(self.latent_dim if name == "z" else self.hidden_dim for name in self.features)
 
     @property
@@ -189,7 +210,7 @@ class ControllerSpec:
 
 
 class MDNRNNStep(NamedTuple, Generic[ArrayT]):
-    """What one step of M returns; float32, of the kind (NumPy or torch) that went in."""
+    """The result of one step of M; float32, of the kind (NumPy or torch) that went in."""
 
     logmix: ArrayT
     """(N, Z, K), unnormalised"""
@@ -205,3 +226,11 @@ class MDNRNNStep(NamedTuple, Generic[ArrayT]):
     """(N, H)"""
     reward: ArrayT | None = None
     """(N,), expected, in the environment's units; None if M does not predict the reward"""
+
+    def __repr__(self: Any) -> str:
+        n, latent_dim, n_mixtures = self.logmix.shape
+        return (
+            f"MDNRNNStep(N={n}, latent_dim={latent_dim}, n_mixtures={n_mixtures}, "
+            f"hidden_dim={self.h.shape[1]}, done_logit={self.done_logit is not None}, "
+            f"reward={self.reward is not None})"
+        )

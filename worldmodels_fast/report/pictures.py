@@ -1,4 +1,4 @@
-"""Pictures of what V sees and M dreams, as arrays; no plotting library."""
+"""Pictures of the game, of V and of dreams, as arrays; no plotting library."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
 from worldmodels_fast import envs
+from worldmodels_fast.dream.stepping import DreamState, play, state_at
 from worldmodels_fast.envs.policies import make_policy
 from worldmodels_fast.models.vae import as_frames
-from worldmodels_fast.types import Floats, Frames
+from worldmodels_fast.types import Bools, Floats, Frames, Indices
 from worldmodels_fast.world.world import World
 
 BATCH = 250
-"""Frames that V looks at together; a whole episode's activations would be gigabytes."""
+"""Frames that V encodes together; a whole episode's activations would be gigabytes."""
 
 
 def play_one(
@@ -80,8 +80,8 @@ def dream_along(
     temperature: float,
     seed: int,
     shown: slice = slice(None),
-) -> tuple[Frames, npt.NDArray[np.bool_]]:
-    """Dream from a real first frame under given actions; V decodes what M dreams.
+) -> tuple[Frames, Bools]:
+    """Dream from a real first frame under given actions, and decode the latents.
 
     Args:
         world: the world.
@@ -93,21 +93,21 @@ def dream_along(
 
     Returns:
         frames uint8 (N, 64, 64, 3) of the steps in `shown`, step 0 being V's picture of
-        `first_frame`; and bool (T,), whether the dream has said, at or before each step, that the
-        episode is over.
+        `first_frame`; and bool (T,), whether the dream has ended in that step or before.
     """
     dream = world.dream(temperature=temperature)
-    hidden_dim = world.mdn_rnn.hidden_dim
     mu, _ = world.vae.encode(torch.from_numpy(np.ascontiguousarray(first_frame))[None])
     z: Floats = np.ascontiguousarray(mu.float().numpy())
-    h, c = np.zeros((2, 1, hidden_dim), np.float32)
-    latents = np.empty((len(actions), z.shape[1]), np.float32)
-    ended = np.zeros(len(actions), np.bool_)
-    for t, action in enumerate(actions):
-        latents[t] = z[0]
-        restart = np.full(1, t == 0, np.float32)
-        z, h, c, done = dream.step(z, action[None].copy(), h, c, restart, seed, t)
-        ended[t:] |= done[0]
+    h, c = np.zeros((2, 1, dream.weights.hidden_dim), np.float32)
+    given = iter(actions)
+
+    def act(state: DreamState, rows: Indices) -> Floats:
+        return np.ascontiguousarray(next(given)[None])
+
+    begin = state_at(z, h, c, seed, step=0)
+    steps = list(play(dream, begin, act, len(actions), to_the_end=False))
+    latents = np.concatenate([now.before.z for now in steps])
+    ended = np.logical_or.accumulate([now.after.done[0] for now in steps])
     return np.asarray(as_frames(world.vae.decode(torch.from_numpy(latents[shown])))), ended
 
 

@@ -1,15 +1,15 @@
-"""Reality and dreams side by side: the same first frames, the same actions.
+"""The game and dreams side by side: the same first frames, the same actions.
 
-M watches the game for some tics; then the game goes on, and so do M's dreams, one for each
-temperature, with the actions that were really played; or C is put into the dreams, as in the paper,
-and acts there on what it dreams. A bar under each picture is M's chance that the episode ends in
-this tic.
+M is run on the game's first tics; then the game goes on, and so do M's dreams, one for each
+temperature, with the actions of the game; or C chooses the actions in the dreams, as in the paper.
+A bar under each picture is M's probability that the episode ends in this tic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,12 @@ from PIL import Image, ImageDraw
 
 from worldmodels_fast import ops
 from worldmodels_fast.dream.dream import Dream
+from worldmodels_fast.dream.stepping import Act, DreamState
 from worldmodels_fast.envs.registry import FRAME_SIZE
 from worldmodels_fast.evaluation.quality.deaths import sigmoid
-from worldmodels_fast.evaluation.quality.dreaming import Act, decode, dream_on, step
+from worldmodels_fast.evaluation.quality.dreaming import decode, dream_on, follow
 from worldmodels_fast.report.pictures import BATCH, reconstruct
-from worldmodels_fast.types import Floats, Frames
+from worldmodels_fast.types import Floats, Frames, Indices
 from worldmodels_fast.world.world import World
 
 __all__ = ["Row", "Scene", "beside", "pictures_of"]
@@ -35,9 +36,9 @@ class Row:
     """One of the pictures side by side, over T tics.
 
     Attributes:
-        caption: what it is.
+        caption: its text.
         frames: uint8 (T, 64, 64, 3).
-        chance: (T,), of the episode ending in this tic; None where M predicts no end.
+        chance: (T,), probability that the episode ends in this tic; None where M predicts no end.
         over: the tic in which M ended its dream; None if it never did.
     """
 
@@ -49,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Scene:
-    """T tics of the game, and dreams that begin in the midst of them.
+    """T tics of the game, and dreams that begin after some of them.
 
     Attributes:
         rows: the game, V's pictures of it, and a dream for each temperature.
@@ -76,56 +77,66 @@ def beside(
     died: bool = False,
     own_actions: bool = False,
 ) -> Scene:
-    """Let M watch an episode's first tics and dream the others, under the same actions.
+    """Run M on an episode's first tics and dream the others, under the same actions.
 
     Args:
         world: V, M and how dreams end.
         frames: uint8 (T, 64, 64, 3), those before each action.
         actions: float32 (T, A).
         temperatures: of the dreams.
-        warm_up: tics watched, from 1 to T - 1.
+        warm_up: tics of the game before the dreams begin, from 1 to T - 1.
         seed: of the dreams' noise.
         died: whether the last action ended the episode.
-        own_actions: whether C acts in the dreams by itself; else the real actions are repeated.
+        own_actions: whether C chooses the actions in the dreams; else they are the game's.
 
     Raises:
-        ValueError: no tic would be left to dream.
+        ValueError: a warm_up that leaves no tic to dream.
     """
     if not 1 <= warm_up < len(frames):
         raise ValueError(f"warm_up: expected 1 to {len(frames) - 1} tics, got {warm_up}")
     dream = world.dream(temperature=1.0)
     seen, z = reconstruct(world, frames), _latents(world, frames)
-    watched, memory = _watch(dream, z, actions, warm_up)
+    episode = _Episode(actions, np.zeros(1, np.int64), np.array([len(z)]))
+    watched = follow(dream, episode, z, np.array([warm_up]))
     rows = [
-        Row("the game", frames, _chance(dream, watched)),
+        Row("the game", frames, _chance(dream, watched.logit)),
         Row("as V sees it", seen, None),
     ]
     for temperature in temperatures:
         dream = world.dream(temperature=temperature)
-        dreamt, logits = dream_on(
+        dreamt = dream_on(
             dream,
             z[warm_up][None],
-            *memory,
+            watched.h,
+            watched.c,
             actions[warm_up:, None],
             seed=seed,
             act=_acts(world) if own_actions else None,
         )
         # The last dreamt latent is after the last tic, of which there is no real frame.
-        pictures = np.concatenate([seen[: warm_up + 1], decode(world.vae, dreamt[:-1, 0])])
-        own = np.concatenate([watched[:warm_up], logits[:, 0]])
-        over = _end(dream, own, warm_up, seed)
+        pictures = np.concatenate([seen[: warm_up + 1], decode(world.vae, dreamt.z[:-1, 0])])
+        own = np.concatenate([watched.logit[:warm_up], dreamt.logit[:, 0]])
+        ends = warm_up + np.flatnonzero(dreamt.done[:, 0])
+        over = int(ends[0]) if ends.size else None
         caption = f"dream, tau {temperature:g}" + (", C acts" if own_actions else "")
         rows.append(Row(caption, pictures, _chance(dream, own), over))
     return Scene(tuple(rows), warm_up, died)
 
 
+class _Episode(NamedTuple):
+    """One real episode, for `follow`."""
+
+    actions: Floats
+    starts: Indices
+    lengths: Indices
+
+
 def _acts(world: World) -> Act:
-    """The world's controller in one dream."""
+    """Return the world's controller as one that acts in a dream."""
     spec, params = world.controller.spec, world.controller.flat.detach().numpy()[None].copy()
 
-    def act(z: Floats, h: Floats, c: Floats) -> Floats:
-        seen = (h if "h" in spec.features else None, c if "c" in spec.features else None)
-        return ops.controller_forward(spec, params, z, *seen)
+    def act(state: DreamState, rows: Indices) -> Floats:
+        return ops.controller_forward(spec, params, state.z, state.h, state.c)
 
     return act
 
@@ -137,43 +148,15 @@ def _latents(world: World, frames: Frames) -> Floats:
     return np.ascontiguousarray(mu.numpy())
 
 
-def _watch(
-    dream: Dream, z: Floats, actions: Floats, until: int
-) -> tuple[Floats, tuple[Floats, Floats]]:
-    """M's logits (T,) of a real episode, and its memory h, c (1, H) before tic `until`."""
-    h, c = np.zeros((2, 1, dream.weights.hidden_dim), np.float32)
-    memory = h, c
-    logits = np.full(len(z), -np.inf, np.float32)
-    for t in range(len(z)):
-        if t == until:
-            memory = h, c
-        out = step(dream, z[t][None], actions[t][None], h, c, t == 0)
-        h, c = out.h, out.c
-        if out.done_logit is not None:
-            logits[t] = out.done_logit[0]
-    return logits, memory
-
-
 def _chance(dream: Dream, logits: Floats) -> npt.NDArray[np.float64] | None:
-    """Chance of an end by the dream's rule; where it has a threshold, 0.5 is at that."""
+    """Return the probability (T,) of an end by the dream's rule; it is 0.5 at a threshold."""
     if not dream.weights.predicts_done:
         return None
     return sigmoid((logits - dream.done_threshold) / (dream.done_temperature or 1.0))
 
 
-def _end(dream: Dream, logits: Floats, first: int, seed: int) -> int | None:
-    """The first tic from `first` on that ends the dream, by its own rule."""
-    if dream.done_temperature > 0:
-        drawn = np.random.default_rng((seed, 2)).logistic(size=len(logits))
-        ends = logits - dream.done_threshold > dream.done_temperature * drawn
-    else:
-        ends = logits > dream.done_threshold
-    tics = first + np.flatnonzero(ends[first:])
-    return int(tics[0]) if tics.size else None
-
-
 def pictures_of(scene: Scene, scale: int = 4) -> Iterator[Frames]:
-    """Yield each tic's picture, uint8 (height, width, 3), both even."""
+    """Yield each tic's picture, uint8 (height, width, 3), height and width even."""
     for t in range(len(scene)):
         panes = [_pane(row, t, scene, scale) for row in scene.rows]
         gap = np.full((panes[0].shape[0], _GAP, 3), 255, np.uint8)
@@ -181,19 +164,19 @@ def pictures_of(scene: Scene, scale: int = 4) -> Iterator[Frames]:
 
 
 def _pane(row: Row, t: int, scene: Scene, scale: int) -> Frames:
-    """One picture with its caption above and its bar below."""
+    """Return one picture with its caption above and its bar below, uint8."""
     size = FRAME_SIZE * scale
     pane = Image.new("RGB", (size, _CAPTION + size + _BAR), "white")
     large = row.frames[t].repeat(scale, axis=0).repeat(scale, axis=1)
     over = row.over is not None and t >= row.over
-    if over:  # it goes on, greyed out, so that one sees what comes of it
+    if over:  # the dream goes on in grey
         large = (large // 2 + 100).astype(np.uint8)
     pane.paste(Image.fromarray(large), (0, _CAPTION))
     draw = ImageDraw.Draw(pane)
     draw.text((4, 1), row.caption, fill="black")
     second = f"tic {t}"
     if row.caption.startswith("dream"):
-        second += ", watching" if t < scene.warm_up else ", dreaming"
+        second += ", the game" if t < scene.warm_up else ", dreaming"
         second += f"; over in tic {row.over}" if over else ""
     elif scene.died and t == len(scene) - 1:
         second += ", the player dies"

@@ -23,6 +23,7 @@ from worldmodels_fast import ops
 from worldmodels_fast.envs.registry import FRAME_SIZE
 from worldmodels_fast.rollout.slots import SlotNoise, Slots, check_parts
 from worldmodels_fast.types import Floats, Frames
+from worldmodels_fast.utils.arguments import checked_choice
 
 if TYPE_CHECKING:
     from worldmodels_fast.models.mdn_rnn import MDNRNN
@@ -39,8 +40,8 @@ class DeviceEncoder:
 
     Args:
         vae: V; it is copied.
-        precision: of the convolutions, "fp32", "bf16", or "auto", bf16 on CUDA devices and fp32
-            elsewhere; the last layer is always fp32.
+        precision: of the convolutions, "fp32", "bf16" or "auto", see `ops.resolve_precision`; the
+            last layer is always fp32.
         device: of torch.
 
     Raises:
@@ -48,10 +49,9 @@ class DeviceEncoder:
     """
 
     def __init__(self, vae: VAE, precision: str, device: torch.device) -> None:
-        if precision not in ("fp32", "bf16", "auto"):
-            raise ValueError(f"vae_precision: expected 'fp32', 'bf16' or 'auto', got {precision!r}")
-        if precision == "auto":
-            precision = "bf16" if device.type == "cuda" else "fp32"
+        checked_choice("vae_precision", precision, ops.ENCODER_PRECISIONS)
+        backend = "cuda" if device.type == "cuda" else None
+        precision = ops.resolve_precision(precision, "vae_encoder", backend)
         self.latent_dim = vae.latent_dim
         self._dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         encoder = copy.deepcopy(vae.encoder).requires_grad_(False)
@@ -114,7 +114,7 @@ class DevicePlayers:
         self._noise = SlotNoise(slots, vae.latent_dim)
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, device=self._device)
+            return torch.zeros(*shape, device=self._device, dtype=torch.float32)
 
         self._params = zeros(slots, controller.n_params)
         self._h, self._c = zeros(slots, controller.hidden_dim), zeros(slots, controller.hidden_dim)
@@ -127,7 +127,7 @@ class DevicePlayers:
             ]
         )
         self._offsets = [row.fields[name][1] for name in ("noise", "slot")] if row.fields else []
-        up = torch.zeros(slots, row.itemsize, dtype=torch.uint8)
+        up = torch.zeros(slots, row.itemsize, dtype=torch.uint8, device="cpu")
         self._up = up.pin_memory() if self._device.type == "cuda" else up
         self._rows = self._up.numpy().view(row)[:, 0]
         self._there = self._up.to(self._device)

@@ -15,20 +15,14 @@ import numpy.typing as npt
 
 from worldmodels_fast import ops
 from worldmodels_fast.types import Floats
+from worldmodels_fast.utils.arguments import checked_choice
 
 if TYPE_CHECKING:
     from worldmodels_fast.models.vae import VAE
 
-__all__ = ["PackedEncoder", "VAEPrecision", "resolved"]
+__all__ = ["PackedEncoder", "VAEPrecision"]
 
 VAEPrecision = Literal["fp32", "bf16", "auto"]
-
-
-def resolved(precision: VAEPrecision, backend: str | None = None) -> Literal["fp32", "bf16"]:
-    """What "auto" means on this machine; the others mean themselves."""
-    if precision != "auto":
-        return precision
-    return "bf16" if (backend or ops.default_backend()) == "avx512_bf16" else "fp32"
 
 
 class PackedEncoder:
@@ -55,8 +49,7 @@ class PackedEncoder:
         backend: str | None = None,
         threads: int = 1,
     ) -> None:
-        if precision not in ("fp32", "bf16", "auto"):
-            raise ValueError(f"vae_precision: expected 'fp32', 'bf16' or 'auto', got {precision!r}")
+        checked_choice("vae_precision", precision, ops.ENCODER_PRECISIONS)
         weights = vae if isinstance(vae, ops.VAEEncoderWeights) else vae.encoder_weights()
         self.latent_dim = weights.latent_dim
         self._threads = threads

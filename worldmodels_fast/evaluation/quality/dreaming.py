@@ -1,39 +1,35 @@
-"""M beside reality: fed with what really happened, or left to dream under real actions."""
+"""M beside reality: run on real episodes, and dreaming on under their actions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from worldmodels_fast import ops
+from worldmodels_fast.dream import stepping
 from worldmodels_fast.dream.dream import Dream
+from worldmodels_fast.dream.stepping import Act, DreamState
 from worldmodels_fast.envs.policies import PolicyBatch
-from worldmodels_fast.evaluation.quality.held_out import HeldOut
 from worldmodels_fast.models.mdn_rnn import LOG_SQRT_2PI
 from worldmodels_fast.models.vae import VAE, as_frames
-from worldmodels_fast.types import Floats, Frames, Indices
+from worldmodels_fast.types import Bools, Floats, Frames, Indices
 from worldmodels_fast.utils.processes import n_workers
 
 DECODE_BATCH = 250
 
-Act = Callable[[Floats, Floats, Floats], Floats]
-"""Chooses actions (N, A) by z (N, Z), h and c (N, H) from before M is fed that z."""
-
 
 @dataclass(frozen=True)
 class Followed:
-    """What M says of every real tic, having seen its episode so far.
+    """M's predictions for every real tic, after the tics before it in its episode.
 
     Attributes:
         logit: float32 (N,), that this tic ends the episode; -inf where M predicts no end.
         nll: float32 (N,), -log p(next z) in nats per dimension; NaN on an episode's last tic.
-        h: float32 (W, H), M's memory before each of the tics asked for.
-        c: float32 (W, H).
+        h: float32 (W, H), M's hidden state before each of the tics chosen.
+        c: float32 (W, H), M's cell state, likewise.
         reward: float32 (N,), predicted for this tic's action; NaN where M predicts none.
     """
 
@@ -44,25 +40,48 @@ class Followed:
     reward: Floats
 
 
-def step(
-    dream: Dream, z: Floats, action: Floats, h: Floats, c: Floats, first: bool
-) -> ops.MDNRNNStep[Any]:
-    """One step of M for N rows; `first` says that their episodes begin with it."""
-    flag = np.full(len(z), first, np.float32) if dream.weights.predicts_done else None
-    return ops.mdn_rnn_step(dream.model, z, action, h, c, flag, threads=n_workers(dream.threads))
+@dataclass(frozen=True)
+class Continued:
+    """T tics of N dreams.
+
+    Attributes:
+        z: float32 (T, N, Z), the latents after each tic.
+        logit: float32 (T, N), that the tic ends the dream; -inf where M predicts no end.
+        done: bool (T, N), whether the tic ends the dream, by the dream's rule.
+    """
+
+    z: Floats
+    logit: Floats
+    done: Bools
 
 
-def follow(dream: Dream, held_out: HeldOut, z: Floats, tics: Indices) -> Followed:
-    """Feed M with real episodes, all side by side.
+class Episodes(Protocol):
+    """Real episodes end to end, N tics in all: `HeldOut`, for instance."""
+
+    @property
+    def actions(self) -> Floats:
+        """float32 (N, A)."""
+
+    @property
+    def starts(self) -> Indices:
+        """int64 (E,), index of each episode's first tic."""
+
+    @property
+    def lengths(self) -> Indices:
+        """int64 (E,)."""
+
+
+def follow(dream: Dream, episodes: Episodes, z: Floats, tics: Indices) -> Followed:
+    """Run M on the latents and actions of real episodes, all side by side.
 
     Args:
         dream: M.
-        held_out: the episodes.
+        episodes: the episodes.
         z: (N, Z), their latents.
-        tics: (W,), those before which M's memory is wanted.
+        tics: (W,), those for which M's state before them is returned.
     """
-    order = np.argsort(-held_out.lengths, kind="stable")  # those that end first are the last rows
-    starts, lengths = held_out.starts[order], held_out.lengths[order]
+    order = np.argsort(-episodes.lengths, kind="stable")  # those that end first are the last rows
+    starts, lengths = episodes.starts[order], episodes.lengths[order]
     hidden = dream.weights.hidden_dim
     h, c = np.zeros((2, len(order), hidden), np.float32)
     logit = np.full(len(z), -np.inf, np.float32)
@@ -70,6 +89,7 @@ def follow(dream: Dream, held_out: HeldOut, z: Floats, tics: Indices) -> Followe
     kept_h, kept_c = np.zeros((2, len(tics), hidden), np.float32)
     place = np.full(len(z), -1)
     place[tics] = np.arange(len(tics))
+    predicts_done, threads = dream.weights.predicts_done, n_workers(dream.threads)
     for t in range(int(lengths[0])):
         alive = int((lengths > t).sum())
         now = starts[:alive] + t
@@ -77,7 +97,10 @@ def follow(dream: Dream, held_out: HeldOut, z: Floats, tics: Indices) -> Followe
         wanted = place[now] >= 0
         kept_h[place[now[wanted]]] = h[wanted]
         kept_c[place[now[wanted]]] = c[wanted]
-        out = step(dream, z[now], held_out.actions[now], h, c, t == 0)
+        restart = np.full(alive, t == 0, np.float32) if predicts_done else None
+        out = ops.mdn_rnn_step(
+            dream.model, z[now], episodes.actions[now], h, c, restart, threads=threads
+        )
         h, c = out.h, out.c
         if out.done_logit is not None:
             logit[now] = out.done_logit
@@ -88,7 +111,7 @@ def follow(dream: Dream, held_out: HeldOut, z: Floats, tics: Indices) -> Followe
     return Followed(logit, nll, kept_h, kept_c, reward)
 
 
-def _nll(out: ops.MDNRNNStep[Any], target: Floats, rows: npt.NDArray[np.bool_]) -> Floats:
+def _nll(out: ops.MDNRNNStep[Any], target: Floats, rows: Bools) -> Floats:
     logmix, mu, logstd = out.logmix[rows], out.mu[rows], out.logstd[rows]
     density = -0.5 * ((target[..., None] - mu) * np.exp(-logstd)) ** 2 - logstd - LOG_SQRT_2PI
     each = np.logaddexp.reduce(logmix, -1) - np.logaddexp.reduce(logmix + density, -1)
@@ -103,43 +126,38 @@ def dream_on(
     c: Floats,
     actions: Floats,
     seed: int | None,
-    first: bool = False,
     act: Act | None = None,
-) -> tuple[Floats, Floats]:
-    """Let M dream for T tics under given actions, whatever it says of the end.
+) -> Continued:
+    """Dream T tics of N rollouts that are under way; M's ends do not stop them.
 
     Args:
-        dream: M and the temperature.
-        z: (N, Z), what V has seen last.
-        h: (N, H), M's memory from before that.
-        c: (N, H).
+        dream: M, the temperature and the rule for ends.
+        z: (N, Z), the latents of the last frames seen.
+        h: (N, H), M's hidden state from before it was given z.
+        c: (N, H), M's cell state, likewise.
         actions: (T, N, A).
         seed: of the noise; None takes each mixture's mean.
-        first: whether the episodes begin here.
-        act: chooses the actions as the dream goes on; those of `actions` then only are as many.
-
-    Returns:
-        z after each tic (T, N, Z), and the logit that it ends the episode (T, N); -inf where M
-        predicts no end.
+        act: chooses the actions by the dream's state; `actions` then only gives T.
     """
+    given = iter(actions)
+
+    def next_action(state: DreamState, rows: Indices) -> Floats:
+        action = next(given)
+        return np.ascontiguousarray(action) if act is None else act(state, rows)
+
     dreamt = np.empty((len(actions), *z.shape), np.float32)
     logits = np.full(dreamt.shape[:2], -np.inf, np.float32)
-    for t, action in enumerate(actions):
-        if act is not None:
-            action = act(z, h, c)
-        out = step(dream, z, np.ascontiguousarray(action), h, c, first and t == 0)
-        h, c = out.h, out.c
-        if seed is None:
-            weight = np.exp(out.logmix - out.logmix.max(-1, keepdims=True))
-            z = (weight * out.mu).sum(-1) / weight.sum(-1)
-        else:
-            z = ops.mixture_sample(
-                out.logmix, out.mu, out.logstd, dream.temperature, seed=seed, step=t
-            )
-        dreamt[t] = z
-        if out.done_logit is not None:
-            logits[t] = out.done_logit
-    return dreamt, logits
+    ends = np.zeros(dreamt.shape[:2], np.bool_)
+    state = stepping.state_at(z, h, c, 0 if seed is None else seed)
+    sample = seed is not None
+    for t, now in enumerate(
+        stepping.play(dream, state, next_action, len(actions), sample=sample, to_the_end=False)
+    ):
+        dreamt[t] = now.after.state.z
+        ends[t] = now.after.done
+        if now.after.done_logit is not None:
+            logits[t] = now.after.done_logit
+    return Continued(dreamt, logits, ends)
 
 
 @dataclass(frozen=True)
@@ -154,7 +172,7 @@ class Dreamt:
 
     z: Floats
     lengths: Indices
-    died: npt.NDArray[np.bool_]
+    died: Bools
 
     @property
     def starts(self) -> Indices:
@@ -172,30 +190,24 @@ def dream_episodes(dream: Dream, policies: tuple[str, ...], n: int, seed: int) -
         )
         for k, name in enumerate(policies)
     ]
-    z = dream.first_latents(np.random.default_rng((seed, 0)), n)
-    h, c = np.zeros((2, n, dream.weights.hidden_dim), np.float32)
     actions = np.zeros((n, dream.weights.action_dim), np.float32)
-    alive = np.arange(n)
-    lived: list[tuple[Indices, Floats]] = []
+
+    def act(state: DreamState, rows: Indices) -> Floats:
+        for played, batch in players:
+            if played.size:
+                actions[played] = batch.act()
+        return actions[rows]
+
+    steps: list[tuple[Indices, Floats]] = []
     died = np.zeros(n, np.bool_)
     lengths = np.zeros(n, np.int64)
-    for t in range(dream.max_steps):
-        for rows, batch in players:
-            if rows.size:
-                actions[rows] = batch.act()
-        lived.append((alive, z))
-        lengths[alive] += 1
-        restart = np.full(alive.size, t == 0, np.float32)
-        z, h, c, done = dream.step(
-            z, actions[alive], h, c, restart, seed, t, threads=n_workers(dream.threads)
-        )
-        died[alive[done]] = True
-        alive, z, h, c = alive[~done], z[~done], h[~done], c[~done]
-        if alive.size == 0:
-            break
+    for now in stepping.play(dream, dream.begin(n, seed), act):
+        steps.append((now.rows, now.before.z))
+        lengths[now.rows] += 1
+        died[now.rows] = now.after.done
     out = np.empty((lengths.sum(), dream.weights.latent_dim), np.float32)
     starts = np.cumsum(lengths) - lengths
-    for t, (rows, latents) in enumerate(lived):
+    for t, (rows, latents) in enumerate(steps):
         out[starts[rows] + t] = latents
     return Dreamt(out, lengths, died)
 

@@ -63,12 +63,10 @@ def prediction(
     h, c = memory
     ahead = np.arange(1, horizon + 1)[:, None] + tics  # (K, W)
     actions = held_out.actions[ahead - 1]
-    path, _ = dream_on(dream, z[tics], h, c, actions, seed=None)
+    path = dream_on(dream, z[tics], h, c, actions, seed=None).z
     many_z, many_h, many_c = (np.repeat(part, samples, axis=0) for part in (z[tics], h, c))
-    dreamt, _ = dream_on(
-        dream, many_z, many_h, many_c, np.repeat(actions, samples, axis=1), seed=seed
-    )
-    dreamt = dreamt.reshape(horizon, len(tics), samples, -1)
+    many = dream_on(dream, many_z, many_h, many_c, np.repeat(actions, samples, axis=1), seed=seed)
+    dreamt = many.z.reshape(horizon, len(tics), samples, -1)
 
     used = kl_by_dimension(held_out.mu, held_out.logvar) >= USED_NATS
     if not used.any():

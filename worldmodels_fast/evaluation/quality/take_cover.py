@@ -319,7 +319,7 @@ def walls(
     shown = np.arange(WALL_STRIDE, int(tics.max()), WALL_STRIDE)
     # Where a push has ended, its last action goes on; those tics are not looked at.
     lived = np.minimum(np.arange(shown[-1])[:, None], tics - 1)
-    dreamt, _ = dream_on(dream, z[begins], *memory, held_out.actions[begins + lived], seed=seed)
+    dreamt = dream_on(dream, z[begins], *memory, held_out.actions[begins + lived], seed=seed).z
 
     real, seen, dreamed = np.full((3, len(watched), len(shown)), np.nan)
     valid = shown < tics[:, None]

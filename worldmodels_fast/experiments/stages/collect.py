@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from worldmodels_fast import data
+from worldmodels_fast import data, ops
 from worldmodels_fast.data.collect import collect, collect_with_agent
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.experiments.stages.shards import take_shards
-from worldmodels_fast.training.devices import products_in_bf16
 from worldmodels_fast.utils.progress import StageProgress
 from worldmodels_fast.world.world import World
 
@@ -37,7 +36,7 @@ def stage_collect(run: Run) -> dict[str, Any]:
 def _collect_with_agent(run: Run, base: Run) -> dict[str, Any]:
     """Link the base's shards, and let its agent play those that follow."""
     if not (base.world / "config.json").is_file():
-        raise ValueError(f"--round.base: {base.folder} has no finished world; run its stages first")
+        raise ValueError(f"round.base: {base.folder} has no finished world; run its stages first")
     taken = take_shards(base.episodes, run.episodes)
     per_shard, episodes = run.config.collect.shard_episodes, run.config.round.episodes
     shards = range(max(taken) + 1, max(taken) + 1 + -(-episodes // per_shard))
@@ -53,7 +52,7 @@ def _collect_with_agent(run: Run, base: Run) -> dict[str, Any]:
             seed=run.config.seed,
             n_params=base.new_controller().n_params,
             to_params=base.player()[2],
-            vae_precision="bf16" if products_in_bf16(base.config.vae.precision) else "fp32",
+            vae_precision=ops.resolve_precision(base.config.vae.precision, "vae_encoder"),
             on_shard=progress.on_shard,
         )
     return {"shards_taken": len(taken), **progress.figures()}

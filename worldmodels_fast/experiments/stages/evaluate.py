@@ -1,4 +1,4 @@
-"""The stage `evaluate`: the agent's score in the game."""
+"""Stages `evaluate`, `sweep-temperature` and `report`: what came of it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from worldmodels_fast import ops
 from worldmodels_fast.evaluation.beside_random import play_beside_random
 from worldmodels_fast.evaluation.fidelity.compare import controller_row
 from worldmodels_fast.evaluation.fidelity.file import write_controller_rows
 from worldmodels_fast.evaluation.scores import save_evaluations
 from worldmodels_fast.evolution.cma import Record, load_means
 from worldmodels_fast.experiments.run import Run
-from worldmodels_fast.training.devices import products_in_bf16
 from worldmodels_fast.utils.files import read_json_lines
 from worldmodels_fast.utils.progress import console
 from worldmodels_fast.utils.seeding import derive_seed
@@ -23,10 +23,10 @@ from worldmodels_fast.world.world import World
 def stage_evaluate(run: Run) -> dict[str, Any]:
     """Play the real game with the world's agent, on fresh seeds, beside the random policy.
 
-    Where C was evolved in the dream, it was chosen by its dreams alone. If the gap was measured,
-    the mean with the best score in the game then plays, too, for comparison, on fresh seeds: the
-    score by which it was picked is biased. Where the game has an unmodified environment besides
-    ours, the agent plays the same seeds in that, too.
+    Where C was evolved in the dream, it was chosen there alone. If the gap was watched, the mean
+    that was best in the real game then plays, too, for comparison; its score is measured anew,
+    since the one that it was picked for is too good. Where the game has an unmodified environment
+    besides ours, the agent plays the same seeds in there.
     """
     config = run.config.evaluate
     if not (run.world / "config.json").is_file():
@@ -46,7 +46,7 @@ def stage_evaluate(run: Run) -> dict[str, Any]:
         unmodified_episodes=config.unmodified_episodes,
         seed=derive_seed(run.config.seed, "evaluate"),
         workers=config.workers,
-        vae_precision="bf16" if products_in_bf16(config.vae_precision) else "fp32",
+        vae_precision=ops.resolve_precision(config.vae_precision, "vae_encoder"),
         env_kwargs=run.config.env_kwargs,
         progress_folder=run.folder / "game",
         latent=run.config.controller.latent,

@@ -1,4 +1,4 @@
-"""The stage `fidelity`: open-loop policies in the dream and in the game."""
+"""The stage `fidelity`: is the dream as deadly as the game?"""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from worldmodels_fast.experiments.run import Run
 
 
 def stage_fidelity(run: Run) -> dict[str, Any]:
-    """Compare open-loop policies in the dream and in the game.
+    """Compare what comes of fixed policies in the dream and in the game.
 
-    They are compared by the steps that they survive, or, where M predicts rewards, by their sums.
+    That is how long they survive; where M predicts rewards, what they are paid.
 
     Raises:
-        ValueError: M predicts neither, so that all dreams have the same return.
+        ValueError: M predicts neither, and every dream is like any other.
     """
     if not (run.config.rnn.predicts_done or run.config.rnn.predicts_reward):
         raise ValueError(
-            "fidelity: M predicts no end of an episode (--rnn.predicts-done) and no reward "
-            "(--rnn.predicts-reward)"
+            "fidelity: M predicts no end of an episode (rnn.predicts_done) and no reward "
+            "(rnn.predicts_reward)"
         )
     config = run.config.fidelity
     dream = Dream(
         run.load_mdn_rnn(),
-        run.placeholder_controller(),  # policies keep to its actions
+        run.new_controller(),  # policies keep to its actions
         run.first_latents(),
-        temperature=1.0,
-        **run.dream_end(),
+        **{**run.dream_settings(), "temperature": 1.0},
     )
     rows = compare_with_game(
         dream,
