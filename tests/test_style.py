@@ -88,13 +88,20 @@ def without_encoding(path: Path) -> list[str]:
             continue
         of = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
         name = ast.unparse(call.func).rpartition(".")[2]
-        if name not in ("open", "read_text", "write_text") or of in ("os", "Image", "webbrowser"):
+        if name not in ("open", "read_text", "write_text") or of in (
+            "os",
+            "Image",
+            "SharedMemory",
+            "webbrowser",
+        ):
             continue
         if name != "open" and not of:
             continue  # of `utils.files`
         words = [*call.args, *(word.value for word in call.keywords if word.arg == "mode")]
         modes = [w.value for w in words if isinstance(w, ast.Constant) and name == "open"]
-        binary = any("b" in mode for mode in modes if mode in ("rb", "wb", "ab", "r+b", "xb"))
+        binary = any(
+            "b" in mode for mode in modes if mode in ("rb", "wb", "ab", "r+b", "w+b", "xb")
+        )
         if not binary and not any(word.arg == "encoding" for word in call.keywords):
             found.append(f"{path.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)}")
     return found

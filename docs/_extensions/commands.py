@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 
-from settings import first_paragraph, option
+from settings import first_paragraph, settings_of
 
 from worldmodels_fast.cli.main import main as command_line
 from worldmodels_fast.cli.usage import COMMANDS, PROGRAM
@@ -49,7 +49,7 @@ def stages() -> str:
     """Return the list of stages: what each reads, writes, and goes on from after a kill."""
     lines: list[str] = []
     for name, stage in STAGES.items():
-        settings = [f"{option((section,))}.*" for section in stage.settings]
+        settings = [settings_of(setting) for setting in stage.settings]
         parts = (
             ("reads the results of", stage.reads),
             ("reads the settings", settings),

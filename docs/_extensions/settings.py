@@ -66,6 +66,13 @@ def option(path: tuple[str, ...]) -> str:
     return "--" + ".".join(path).replace("_", "-")
 
 
+def settings_of(stage_reads: str) -> str:
+    """Return what a stage reads, a setting "section.name" or a section, as options."""
+    path = tuple(stage_reads.split("."))
+    section = len(path) == 1 and dataclasses.is_dataclass(typing.get_type_hints(RunConfig)[path[0]])
+    return option(path) + (".*" if section else "")
+
+
 def typed(value: Any) -> str:
     """Return a value as it is typed behind its option."""
     if isinstance(value, list | tuple):
@@ -86,8 +93,13 @@ def options() -> str:
     for name, section, _, _ in fields(RunConfig):
         if dataclasses.is_dataclass(section):
             lines += ["", f"## `{option((name,))}.*`", "", before_sections(section), ""]
-            if stages := [f"`{s}`" for s, stage in STAGES.items() if name in stage.settings]:
-                lines += [f"Read by {', '.join(stages)}.", ""]
+            readers = [
+                stage
+                for stage, facts in STAGES.items()
+                if any(setting.split(".")[0] == name for setting in facts.settings)
+            ]
+            if readers:
+                lines += [f"Read by {', '.join(f'`{stage}`' for stage in readers)}.", ""]
             lines += _table(section, (name,))
     return "\n".join(lines)
 
