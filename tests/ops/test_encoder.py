@@ -160,7 +160,9 @@ def test_bad_input_is_named(vae, frames):
     ]:
         with pytest.raises(ValueError, match=message):
             ops.pack_vae_encoder(dataclasses.replace(weights, **change))
-    with pytest.raises(ValueError, match="precision: expected 'fp32' or 'bf16' for V, got 'int8'"):
+    with pytest.raises(
+        ValueError, match=r"precision: expected 'fp32', 'bf16' or 'auto', got 'int8'"
+    ):
         ops.pack_vae_encoder(weights, precision="int8")
     with pytest.raises(ValueError, match="backend: expected"):
         ops.pack_vae_encoder(weights, backend="sse9")
