@@ -474,7 +474,7 @@ TOUR = """
 
 def tour(library, **environment):
     here = Path(__file__).parent
-    path = ":".join([str(here.parent / "helpers"), str(here.parents[1])])
+    path = ":".join(map(str, (here, here.parent / "helpers", here.parents[1])))
     code = textwrap.dedent(TOUR)
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, library],
