@@ -44,6 +44,7 @@ from worldmodels_fast.evaluation.evaluate import evaluate_agent
 from worldmodels_fast.evaluation.statistics import summary
 from worldmodels_fast.evolution.cma import evolve
 from worldmodels_fast.experiments.recipes.registry import make_recipe
+from worldmodels_fast.migration import migrate_identity
 from worldmodels_fast.types import Floats, Indices
 from worldmodels_fast.utils.seeding import derive_seed
 
@@ -588,8 +589,8 @@ def evolve_part(setup: Setup, args: argparse.Namespace, out: Path) -> Result:
     print("| --- | --- | --- | --- |", flush=True)
     for seed in args.evolve_seeds:
         for precision in scores:
-            config = make_recipe(RECIPE).evolve
-            config = dataclasses.replace(config, precision=precision)
+            recipe = make_recipe(RECIPE)
+            config = recipe.evolve
             if args.generations is not None:
                 config = dataclasses.replace(config, generations=args.generations)
             kernels = kernels_digest()[:8]  # others would not go on, but do something else
@@ -598,8 +599,8 @@ def evolve_part(setup: Setup, args: argparse.Namespace, out: Path) -> Result:
                 precision=precision,
                 backend=setup.backend,
                 threads=setup.threads,
-                temperature=config.temperature,
-                max_steps=config.max_steps,
+                temperature=recipe.dream.temperature,
+                max_steps=recipe.dream.max_steps,
             )
 
             def on_generation(record: Result, name: str = precision) -> None:
@@ -614,6 +615,12 @@ def evolve_part(setup: Setup, args: argparse.Namespace, out: Path) -> Result:
                 history_path=folder / "history.jsonl",
                 seed=seed,
                 on_generation=on_generation,
+                depends_on={
+                    "dream.precision": precision,
+                    "dream.temperature": recipe.dream.temperature,
+                    "dream.max_steps": recipe.dream.max_steps,
+                },
+                read_identity=migrate_identity,
             )
             controller = type(world.controller).from_config(world.controller.config())
             with torch.no_grad():

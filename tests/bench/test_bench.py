@@ -602,11 +602,11 @@ def test_every_section(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--sizes 17", "sizes: expected 1 to 16 rollouts or a multiple of 16, got 17"),
+        ("--sizes 17", "--sizes: expected 1 to 16 rollouts or a multiple of 16, got 17"),
         ("--sizes 0", "sizes: expected 1 to 16"),
-        ("--threads 0", "threads: expected 1 to"),
+        ("--threads 0", "--threads: expected at least 1, got 0"),
         ("--threads 5000", "the processors of this machine, got 5000"),
-        ("--seconds 0", "seconds: expected a number above 0, got 0"),
+        ("--seconds 0", "--seconds: expected a finite number above 0, got 0"),
         ("--models pong", "pong"),
         ("--precisions fp8", "fp8"),
         ("--rivals numpy", "numpy"),
@@ -630,7 +630,7 @@ def test_misuse(capsys, tmp_path, arguments, words):
         ({"precisions": ("fp64",)}, "precisions: expected some of fp32, bf16, int8; got 'fp64'"),
         ({"rivals": ("numpy",)}, "rivals: expected some of torch-eager"),
         ({"only": ("all",)}, "only: expected some of dream"),
-        ({"seconds": math.nan}, "seconds: expected a number above 0"),
+        ({"seconds": math.nan}, "--seconds: expected a finite number above 0, got nan"),
     ],
 )
 def test_settings_from_python(settings, words):

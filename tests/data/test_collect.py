@@ -156,12 +156,15 @@ def test_an_environment_without_end_is_cut():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"episodes": 0}, "episodes, shard_episodes: expected at least 1, got 0, 2"),
-        ({"shard_episodes": 0}, "shard_episodes"),
-        ({"policies": ("held-random", "clever")}, "policy: expected one of .*, got 'clever'"),
-        ({"policies": ()}, "policies: expected the name of at least one"),
-        ({"min_steps": 60}, "min_steps: 60 would reject every episode: none is longer than 60"),
-        ({"workers": 0}, "workers: expected at least 1"),
+        ({"episodes": 0}, "--collect.episodes: expected at least 1, got 0"),
+        ({"shard_episodes": 0}, "--collect.shard-episodes: expected at least 1, got 0"),
+        (
+            {"policies": ("held-random", "clever")},
+            "--collect.policies: expected one of .*, got 'clever'",
+        ),
+        ({"policies": ()}, "--collect.policies: expected the name of at least one"),
+        ({"min_steps": 60}, "--collect.min-steps: expected fewer than 60, .* got 60"),
+        ({"workers": 0}, "--collect.workers: expected at least 1, got 0"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, change, message):

@@ -478,7 +478,7 @@ def test_a_game_without_a_module_has_no_contents():
 
 
 def test_bad_settings_are_named(held_out, world):
-    with pytest.raises(ValueError, match=r"quality\.windows: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"--quality\.windows: expected at least 1, got 0"):
         QualityConfig(windows=0).check()
 
 

@@ -231,7 +231,7 @@ def test_cma_options_are_passed_through(tmp_path):
     result = evolve(sphere, 6, config, **paths(tmp_path))
     assert result.stopped == "ftarget"
     assert len(result.history) < 200
-    with pytest.raises(ValueError, match="cma_options"):
+    with pytest.raises(ValueError, match=r"--evolve.cma-options: cma refuses"):
         evolve(sphere, 6, replace(CONFIG, cma_options={"nonsense": 1}), **paths(tmp_path / "b"))
 
 
@@ -280,19 +280,16 @@ def test_means_may_be_scored_elsewhere(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"population": 3}, "population: CMA-ES"),
-        ({"rollout_schedule": ((5, 2), (3, 4))}, "rollout_schedule: expected pairs"),
-        ({"rollout_schedule": ((0, 0),)}, "rollout_schedule: expected pairs"),
-        ({"where": "nowhere"}, "where: expected one of dream, game, got 'nowhere'"),
-        ({"vae_precision": "int8"}, "vae_precision: expected one of auto"),
-        ({"patience": -1}, "patience"),
-        ({"generations": 0}, "generations"),
-        ({"rollouts": 0}, "rollouts"),
-        ({"eval_every": 0}, "eval_every"),
-        ({"sigma0": 0.0}, "sigma0"),
-        ({"sigma0": float("nan")}, "sigma0"),
-        ({"max_minutes": -1.0}, "max_minutes"),
-        ({"cma_options": {"popsize": 9}}, "popsize"),
+        ({"population": 3}, "--evolve.population: expected at least 4, since CMA-ES"),
+        ({"rollout_schedule": ((5, 2), (3, 4))}, "--evolve.rollout-schedule: expected pairs"),
+        ({"rollout_schedule": ((0, 0),)}, "--evolve.rollout-schedule: expected pairs"),
+        ({"generations": 0}, "--evolve.generations: expected at least 1, got 0"),
+        ({"rollouts": 0}, "--evolve.rollouts"),
+        ({"eval_every": 0}, "--evolve.eval-every: expected at least 1, got 0"),
+        ({"sigma0": 0.0}, "--evolve.sigma0"),
+        ({"sigma0": float("nan")}, "--evolve.sigma0: expected a finite number above 0, got nan"),
+        ({"max_minutes": -1.0}, "--evolve.max-minutes"),
+        ({"cma_options": {"popsize": 9}}, "--evolve.cma-options: .* without popsize"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, change, message):
@@ -388,3 +385,21 @@ def test_a_state_of_an_earlier_version_takes_the_defaults(tmp_path):
     path.write_bytes(pickle.dumps(state))
     with pytest.raises(ValueError, match=r"sigma0: 0.1, now 0.2"):
         evolve(sphere, 6, replace(CONFIG, sigma0=0.2), **paths(tmp_path))
+
+
+def test_a_state_belongs_to_what_the_evaluation_depends_on(tmp_path):
+    short, depends_on = replace(CONFIG, generations=2), {"temperature": 1.0, "form": ("z", "h")}
+    evolve(sphere, 6, short, **paths(tmp_path), depends_on=depends_on)
+    evolve(sphere, 6, replace(CONFIG, generations=3), **paths(tmp_path), depends_on=depends_on)
+    with pytest.raises(ValueError, match=r"other settings \(temperature: 1.0, now 1.5\)"):
+        evolve(sphere, 6, CONFIG, **paths(tmp_path), depends_on={"temperature": 1.5})
+    # Under a name of before; a setting that the state does not hold is not compared, but kept.
+    now = {"tau": 1.0, "device": "cpu"}
+
+    def read(identity):
+        return {"tau" if name == "temperature" else name: v for name, v in identity.items()}
+
+    more = replace(CONFIG, generations=4)
+    evolve(sphere, 6, more, **paths(tmp_path), depends_on=now, read_identity=read)
+    with pytest.raises(ValueError, match=r"other settings \(device: 'cpu', now 'cuda'\)"):
+        evolve(sphere, 6, CONFIG, **paths(tmp_path), depends_on={**now, "device": "cuda"})

@@ -8,15 +8,17 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from small_runs import TOY, small_config, with_evolve, write_small_run
+from small_runs import TOY, small_config, with_evolve, with_section, write_small_run
 
 from worldmodels_fast import World, envs, load_pretrained
 from worldmodels_fast.cli import main as cli
+from worldmodels_fast.evaluation.config import EvaluateConfig
 from worldmodels_fast.evolution.cma import load_means
-from worldmodels_fast.experiments.config import EvaluateConfig, SweepConfig
+from worldmodels_fast.experiments.config import SweepConfig
 from worldmodels_fast.experiments.pipeline import STAGES, open_run, run_stage
 from worldmodels_fast.experiments.recipes.registry import make_recipe
 from worldmodels_fast.experiments.run import Run
+from worldmodels_fast.rollout.config import GameConfig
 from worldmodels_fast.rollout.game import Game
 from worldmodels_fast.utils.seeding import derive_seed
 
@@ -31,8 +33,8 @@ def toy_game(monkeypatch):
 def in_game(**settings):
     """A small run in the toy game, by a schedule of rollouts."""
     settings = {"generations": 4, "rollout_schedule": ((2, 3),), **settings}
-    config = dataclasses.replace(small_config(), sweep=SweepConfig())
-    return with_evolve(config, where="game", workers=1, **settings)
+    config = dataclasses.replace(small_config(), evolve_in="game", sweep=SweepConfig())
+    return with_evolve(with_section(config, "game", max_steps=50, workers=1), **settings)
 
 
 @pytest.mark.slow
@@ -61,8 +63,8 @@ def test_returns_are_the_games_and_a_run_goes_on_bit_for_bit(tmp_path, toy_game)
     assert history[1]["mean_score"] == again.returns.mean()
     assert history[1]["score_steps"] == again.lengths.sum()
 
-    short = dataclasses.replace(config.evolve, generations=2, workers=2)
-    cut = write_small_run(tmp_path / "cut", dataclasses.replace(config, evolve=short))
+    short = with_section(with_evolve(config, generations=2), "game", workers=2)
+    cut = write_small_run(tmp_path / "cut", short)
     run_stage("evolve", cut)
     (cut.folder / "stages" / "evolve.json").unlink()
     run_stage("evolve", open_run(cut.folder, config))
@@ -80,14 +82,14 @@ def test_only_what_members_are_ranked_by_is_cut_short(tmp_path):
 
 def test_patience_with_a_game_that_knows_none(tmp_path):
     config = make_recipe("take-cover-smoke")
-    evolve = dataclasses.replace(config.evolve, where="game", patience=5)
     config = dataclasses.replace(
         config,
-        evolve=evolve,
+        evolve_in="game",
+        game=GameConfig(patience=5),
         gap=dataclasses.replace(config.gap, every=0),
         sweep=dataclasses.replace(config.sweep, temperatures=()),
     )
-    with pytest.raises(ValueError, match=r"evolve.patience: take-cover refuses them: .*patience"):
+    with pytest.raises(ValueError, match=r"--game.patience: take-cover refuses them: .*patience"):
         open_run(tmp_path, config)
 
 

@@ -4,13 +4,10 @@ import json
 import pytest
 
 from worldmodels_fast import MDNRNN, VAE, envs
-from worldmodels_fast.evolution.cma import EvolveConfig
+from worldmodels_fast.dream.config import DreamConfig
 from worldmodels_fast.experiments.config import (
     PAPER_TEMPERATURES,
-    ControllerConfig,
-    DeathConfig,
     GapConfig,
-    RunConfig,
     SweepConfig,
     load_config,
     save_config,
@@ -25,7 +22,7 @@ def test_recipes(name, tmp_path):
     assert config.environment in envs.ENVIRONMENTS
     if config.environment == "take-cover":
         assert config.env_kwargs["skill"] == 4  # with every score
-    config.evolve.check(1088)
+    config.check()
     save_config(config, tmp_path / "new" / "config.json")
     assert load_config(tmp_path / "new" / "config.json") == config
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["config.json"]
@@ -37,7 +34,11 @@ def test_the_papers_numbers():
     assert (paper.vae.latent_dim, paper.vae.batch, paper.vae.learning_rate) == (64, 100, 1e-4)
     assert (paper.rnn.hidden_dim, paper.rnn.epochs, paper.rnn.chunk) == (512, 400, 500)
     assert (paper.evolve.population, paper.evolve.rollouts) == (64, 16)
-    assert (paper.evolve.temperature, paper.evolve.eval_rollouts) == (1.15, 1024)
+    assert (paper.evolve_in, paper.dream.temperature, paper.evolve.eval_rollouts) == (
+        "dream",
+        1.15,
+        1024,
+    )
     assert (paper.controller.features, paper.controller.bias) == (("z", "c", "h"), False)
     assert paper.sweep.temperatures == PAPER_TEMPERATURES == (0.1, 0.5, 1.0, 1.15, 1.3)
     assert (paper.sweep.episodes, paper.sweep.generations) == (100, None)
@@ -51,10 +52,10 @@ def test_the_papers_numbers_for_car_racing():
     assert not paper.rnn.predicts_done
     assert (paper.rnn.batch, paper.rnn.chunk, paper.rnn.epochs) == (100, 999, 40)
     evolve = paper.evolve
-    assert (evolve.where, evolve.population, evolve.rollouts) == ("game", 64, 16)
+    assert (paper.evolve_in, evolve.population, evolve.rollouts) == ("game", 64, 16)
     assert (evolve.generations, evolve.eval_every, evolve.eval_rollouts) == (1800, 25, 1024)
-    assert (evolve.rollout_schedule, evolve.patience, evolve.max_steps) == ((), 0, 1000)
-    assert evolve.vae_precision == paper.evaluate.vae_precision == "fp32"
+    assert (evolve.rollout_schedule, paper.game.patience, paper.game.max_steps) == ((), 0, 1000)
+    assert paper.game.vae_precision == paper.evaluate.vae_precision == "fp32"
     assert (paper.evaluate.episodes, paper.evaluate.unmodified_episodes) == (100, 100)
 
 
@@ -87,7 +88,7 @@ ABLATED = {
     "take-cover-z-only": {"controller.features"},
     "take-cover-untrained-m": {"controller.memory"},
     "take-cover-mu": {"controller.latent", "rnn.latent"},
-    "take-cover-fp32": {"vae.precision", "rnn.precision", "evolve.precision"},
+    "take-cover-fp32": {"vae.precision", "rnn.precision", "dream.precision"},
     "car-racing-z-only": {"controller.features", "evolve.sigma0"},
     "car-racing-z-hidden": {"controller.features", "controller.hidden_units", "evolve.sigma0"},
     "car-racing-untrained-m": {"controller.memory"},
@@ -142,7 +143,7 @@ def test_an_unknown_recipe():
 def test_a_damaged_configuration_is_named(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"config.json: not a configuration of this version"):
+    with pytest.raises(ValueError, match=r"config.json: (not a conf|not JSON|expected a JSON)"):
         load_config(path)
 
 
@@ -155,33 +156,10 @@ def test_settings_of_a_later_version_take_their_defaults(tmp_path):
 
 def test_where_c_is_evolved_must_make_sense():
     car = make_recipe("car-racing-quick")
-    in_dream = dataclasses.replace(car.evolve, where="dream")
-    with pytest.raises(ValueError, match=r"evolve.where: expected 'game', since M predicts no"):
-        dataclasses.replace(car, evolve=in_dream)
+    with pytest.raises(ValueError, match=r"--evolve-in: expected 'game', since M predicts no"):
+        dataclasses.replace(car, evolve_in="dream")
     for settings in ({"gap": GapConfig(every=1)}, {"sweep": SweepConfig(temperatures=(1.0,))}):
-        with pytest.raises(ValueError, match=r"C is evolved in the game \(evolve.where\)"):
+        with pytest.raises(ValueError, match=r"C is evolved in the game \(--evolve-in\)"):
             dataclasses.replace(car, **settings)
-    with pytest.raises(ValueError, match=r"death.calibrated: M predicts no end"):
-        dataclasses.replace(car, death=DeathConfig(calibrated=True))
-
-
-def test_bad_settings_are_named():
-    with pytest.raises(ValueError, match=r"environment: expected one of .*take-cover.*got 'pong'"):
-        RunConfig("x", environment="pong")
-    with pytest.raises(ValueError, match="seed: expected a number from 0, got -1"):
-        RunConfig("x", seed=-1)
-    with pytest.raises(ValueError, match=r"evolve.precision: expected one of fp32, .* got 'fp8'"):
-        RunConfig("x", evolve=EvolveConfig(precision="fp8"))
-    with pytest.raises(ValueError, match=r"controller.latent: .* sample, mu, got 'mean'"):
-        RunConfig("x", controller=ControllerConfig(latent="mean"))
-    with pytest.raises(ValueError, match=r"controller.memory: .* trained, untrained, got 'no'"):
-        RunConfig("x", controller=ControllerConfig(memory="no"))
-    for gap in (GapConfig(every=-1), GapConfig(episodes=0)):
-        with pytest.raises(ValueError, match=r"gap: expected `every` from 0 .* got"):
-            RunConfig("x", gap=gap)
-    for taus in ((0.0,), (1.0, 1.0), (float("nan"),)):
-        with pytest.raises(ValueError, match=r"sweep.temperatures: expected different positive"):
-            RunConfig("x", sweep=SweepConfig(temperatures=taus))
-    for name in ("dream_rollouts", "episodes", "generations", "rollouts"):
-        with pytest.raises(ValueError, match=rf"sweep.{name}: expected at least 1, got 0"):
-            RunConfig("x", sweep=SweepConfig(**{name: 0}))
+    with pytest.raises(ValueError, match=r"--dream.calibrated: .* M predicts no end"):
+        dataclasses.replace(car, dream=DreamConfig(calibrated=True))

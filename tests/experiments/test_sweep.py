@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from small_runs import TOY, finish, small_config, with_evolve, write_small_run
+from small_runs import TOY, finish, small_config, with_section, write_small_run
 
 from worldmodels_fast import envs
 from worldmodels_fast.cli import main as cli
@@ -102,9 +102,9 @@ def test_no_table_and_bad_temperatures(tmp_path):
         read_temperatures(tmp_path)
     run = write_small_run(tmp_path, small_config())
     for bad in ((-1.0,), (0.5, 0.5), (float("inf"),)):
-        with pytest.raises(ValueError, match=r"sweep.temperatures: expected different positive"):
+        with pytest.raises(ValueError, match=r"--sweep.temperatures: expected different positive"):
             stage_sweep(run, bad)
-    with pytest.raises(ValueError, match=r"sweep.episodes: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"--sweep.episodes: expected at least 1, got 0"):
         dataclasses.replace(small_config(), sweep=SweepConfig(episodes=0))
 
 
@@ -168,7 +168,7 @@ def test_a_sweep_whole_by_rows_and_killed(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_row_like_the_run_takes_its_controller(tmp_path, capsys):
-    config = with_evolve(small_config(), temperature=0.5)
+    config = with_section(small_config(), "dream", temperature=0.5)
     config = dataclasses.replace(config, sweep=SweepConfig((0.5,), dream_rollouts=4, episodes=1))
     run = write_small_run(tmp_path / "run", config)
     run_stage("evolve", run)
@@ -181,5 +181,5 @@ def test_a_row_like_the_run_takes_its_controller(tmp_path, capsys):
     # Other generations are another evolution.
     (run.folder / "stages" / "sweep-temperature.json").unlink()
     longer = dataclasses.replace(run.config, sweep=SweepConfig((0.5,), 4, 1, generations=6))
-    with pytest.raises(ValueError, match=r"evolve.generations: 5, now 6.*use another folder"):
+    with pytest.raises(ValueError, match=r"--evolve.generations: 5, now 6.*use another folder"):
         run_stage("sweep-temperature", open_run(run.folder, longer))

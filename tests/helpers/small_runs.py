@@ -9,12 +9,15 @@ from small_episodes import made_up_latents
 from small_worlds import small_mdn_rnn
 
 from worldmodels_fast import VAE, data, envs
+from worldmodels_fast.dream.config import DreamConfig
 from worldmodels_fast.envs.squash import Squash
+from worldmodels_fast.evaluation.config import EvaluateConfig
 from worldmodels_fast.evaluation.fidelity.config import FidelityConfig
 from worldmodels_fast.evolution.cma import EvolveConfig
-from worldmodels_fast.experiments.config import EvaluateConfig, RunConfig, SweepConfig
+from worldmodels_fast.experiments.config import RunConfig, SweepConfig
 from worldmodels_fast.experiments.pipeline import PIPELINE, STAGES, open_run
 from worldmodels_fast.experiments.run import Run, save_weights
+from worldmodels_fast.migration import FORMAT
 from worldmodels_fast.training.config import RNNConfig, VAEConfig
 from worldmodels_fast.utils.files import write_json
 
@@ -30,9 +33,8 @@ def small_config() -> RunConfig:
         env_kwargs={"pays_actions": True},
         vae=VAEConfig(latent_dim=4),
         rnn=RNNConfig(hidden_dim=8, n_mixtures=3),
-        evolve=EvolveConfig(
-            population=4, generations=5, rollouts=2, eval_every=2, eval_rollouts=8, max_steps=50
-        ),
+        evolve=EvolveConfig(population=4, generations=5, rollouts=2, eval_every=2, eval_rollouts=8),
+        dream=DreamConfig(max_steps=50),
         fidelity=FidelityConfig(policies=("still",), real_episodes=2, dream_episodes=8),
         evaluate=EvaluateConfig(episodes=3, random_episodes=3, workers=1),
         sweep=SweepConfig(temperatures=(0.5, 1.15), dream_rollouts=8, episodes=3),
@@ -56,9 +58,10 @@ def write_small_run(folder: Path, config: RunConfig, seed: int = 0) -> Run:
 def finish(run: Run, name: str) -> None:
     """Write the record of a stage, as if it had just been done (again)."""
     record = {
+        "format": FORMAT,
         "stage": name,
         "id": uuid.uuid4().hex,
-        "settings": PIPELINE._settings(name, run),
+        "settings": PIPELINE.settings_of(name, run.config),
         "inputs": PIPELINE._inputs(name, run),
         "figures": {},
         "seconds": 1.0,
@@ -67,6 +70,12 @@ def finish(run: Run, name: str) -> None:
     write_json(run.folder / "stages" / f"{name}.json", record)
 
 
+def with_section(config: RunConfig, section: str, **settings: object) -> RunConfig:
+    """The configuration with other settings in one section."""
+    changed = dataclasses.replace(getattr(config, section), **settings)
+    return dataclasses.replace(config, **{section: changed})
+
+
 def with_evolve(config: RunConfig, **settings: object) -> RunConfig:
     """The configuration with other settings of `evolve`."""
-    return dataclasses.replace(config, evolve=dataclasses.replace(config.evolve, **settings))
+    return with_section(config, "evolve", **settings)

@@ -14,12 +14,14 @@ class Toy(gymnasium.Env):
     Its frames are noise that depends on the seed and on the actions so far.
 
     Args:
-        longest: the most steps before it ends by itself; after 40 it is truncated.
+        longest: the most steps before it ends by itself.
         pays_actions: the reward is the action, in all its bits, not 2.
         crash_once: a path; unless it exists, it is made and the process exits with status 9.
         deadly_seed: an episode of this seed kills the process.
         fail_at: step in which it raises.
         size: of its frames.
+        max_steps: it is truncated after so many.
+        patience: it is truncated after so many steps without a move to the left; 0 for never.
         slow: seconds that a step sleeps; `begun-PID` and `closed-PID` then appear in this folder.
     """
 
@@ -32,19 +34,22 @@ class Toy(gymnasium.Env):
         fail_at=None,
         size=64,
         actions=1,
+        max_steps=40,
+        patience=0,
         slow=None,
     ):
         self.observation_space = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-1, 1, (actions,), np.float32)
         self.longest, self.pays_actions = longest, pays_actions
         self.crash_once, self.deadly_seed, self.fail_at = crash_once, deadly_seed, fail_at
+        self.max_steps, self.patience = max_steps, patience
         self.slow = slow
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.seed = seed
         self.left = int(self.np_random.integers(5, self.longest))
-        self.t = 0
+        self.t = self.moved = 0
         return self.frame(), {}
 
     def frame(self):
@@ -65,9 +70,11 @@ class Toy(gymnasium.Env):
         left = bool(action[0] < -1 / 3)
         self.left -= 1 + left
         if left:
+            self.moved = self.t
             self.np_random.random()
         reward = float(action[0]) if self.pays_actions else 2.0
-        return self.frame(), reward, self.left <= 0, self.t >= 40, {}
+        given_up = self.patience > 0 and self.t - self.moved >= self.patience
+        return self.frame(), reward, self.left <= 0, self.t >= self.max_steps or given_up, {}
 
     def close(self):
         if self.slow:

@@ -115,7 +115,7 @@ def test_a_page_of_what_there_is(folder):
 
 
 def test_a_run_in_the_game(folder):
-    config = {"environment": "car-racing", "evolve": {"where": "game", "temperature": 1.0}}
+    config = {"environment": "car-racing", "evolve_in": "game", "dream": {"temperature": 1.0}}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "fidelity.json").unlink()
     (folder / "stages").mkdir()

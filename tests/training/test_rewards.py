@@ -14,6 +14,7 @@ from worldmodels_fast import MDNRNN, VAE, data, envs
 from worldmodels_fast.cli import main as cli
 from worldmodels_fast.cli.fidelity import compare_world
 from worldmodels_fast.data.collect import CollectConfig, ShardTask, collect_shard
+from worldmodels_fast.dream.config import DreamConfig
 from worldmodels_fast.evaluation.fidelity.compare import controller_row, print_fidelity
 from worldmodels_fast.evaluation.fidelity.file import read_fidelity, write_fidelity
 from worldmodels_fast.evaluation.fidelity.row import FidelityRow, disagreements, fidelity_table
@@ -271,11 +272,10 @@ def test_m_goes_on_from_one_that_predicts_no_reward(predicts_done):
 
 def test_a_dream_needs_ends_or_rewards():
     car = make_recipe("car-racing-quick")
-    in_dream = dataclasses.replace(car.evolve, where="dream", rollout_schedule=(), patience=0)
-    with pytest.raises(ValueError, match=r"predicts no end .* and no reward \(rnn.predicts_rew"):
-        dataclasses.replace(car, evolve=in_dream)
+    with pytest.raises(ValueError, match=r"predicts no end .* and no reward \(--rnn.predicts-rew"):
+        dataclasses.replace(car, evolve_in="dream")
     rnn = dataclasses.replace(car.rnn, predicts_reward=True)
-    config = dataclasses.replace(car, evolve=in_dream, rnn=rnn, gap=GapConfig(every=5))
+    config = dataclasses.replace(car, evolve_in="dream", rnn=rnn, gap=GapConfig(every=5))
     assert [name for name, stage in STAGES.items() if stage.wanted(config)] == [
         name for name in STAGES if name != "sweep-temperature"
     ]
@@ -292,7 +292,8 @@ def test_a_dream_needs_ends_or_rewards():
 )
 def test_bad_settings_are_named(settings):
     car = make_recipe("car-racing-quick")
-    with pytest.raises(ValueError, match="rnn: expected a finite `reward_weight` above 0 and a"):
+    option = f"--rnn.{next(iter(settings))}".replace("_", "-")
+    with pytest.raises(ValueError, match=f"{option}: expected a finite number above 0, got"):
         dataclasses.replace(car, rnn=dataclasses.replace(car.rnn, **settings))
 
 
@@ -303,9 +304,9 @@ def test_the_car_dreams_recipe():
     assert (config.collect, config.vae, config.evaluate) == (base.collect, base.vae, base.evaluate)
     assert config.rnn.predicts_reward
     assert not config.rnn.predicts_done
-    evolve = config.evolve
-    assert (evolve.where, evolve.temperature, evolve.max_steps) == ("dream", 1.0, 1000)
-    assert (evolve.population, evolve.rollouts, evolve.precision) == (64, 16, "auto")
+    evolve, dream = config.evolve, config.dream
+    assert (config.evolve_in, dream.temperature, dream.max_steps) == ("dream", 1.0, 1000)
+    assert (evolve.population, evolve.rollouts, dream.precision) == (64, 16, "auto")
     assert (config.controller.features, config.controller.search) == (("z", "h"), "features")
     assert config.gap.every == 10
     # Some of the agent's episodes are held out.
@@ -445,7 +446,8 @@ def small_base(folder):
         small_config(),
         rnn=RNNConfig(hidden_dim=8, n_mixtures=3, predicts_done=False),
         collect=CollectConfig(episodes=6, shard_episodes=2, min_steps=5),
-        evolve=EvolveConfig(where="game"),
+        evolve_in="game",
+        evolve=EvolveConfig(),
         sweep=SweepConfig(),
     )
     run = write_small_run(folder, config)
@@ -470,13 +472,14 @@ def small_round(base, folder):
     rnn = dataclasses.replace(
         base.config.rnn, predicts_reward=True, epochs=2, batch=2, chunk=5, precision="fp32"
     )
-    evolve = small_config().evolve
     config = dataclasses.replace(
         base.config,
         recipe="car-racing-dream",
         round=RoundConfig(str(base.folder), episodes=2),
         rnn=rnn,
-        evolve=dataclasses.replace(evolve, generations=4, temperature=1.0, max_steps=30),
+        evolve_in="dream",
+        evolve=dataclasses.replace(small_config().evolve, generations=4),
+        dream=DreamConfig(temperature=1.0, max_steps=30),
         gap=GapConfig(every=2, episodes=2),
     )
     return open_run(folder, config)
@@ -513,7 +516,7 @@ def test_a_round_learns_rewards_on_top(tmp_path, toy):
         round=dataclasses.replace(run.config.round, base=str(run.folder)),
         rnn=dataclasses.replace(run.config.rnn, predicts_reward=False, predicts_done=True),
     )
-    with pytest.raises(ValueError, match=r"round.base: the M of .* predicts rewards"):
+    with pytest.raises(ValueError, match=r"--round.base: the M of .* predicts rewards"):
         Run(tmp_path / "other", plain).base()
 
 
@@ -529,9 +532,9 @@ def test_the_car_dreams_recipe_from_end_to_end(tmp_path, capsys):
         ),
         vae=dataclasses.replace(car.vae, steps=4, checkpoint_every=4),
         rnn=dataclasses.replace(car.rnn, hidden_dim=16, epochs=1, batch=2, chunk=20),
-        evolve=dataclasses.replace(
-            car.evolve, population=4, generations=1, rollout_schedule=(), max_steps=40, patience=0
-        ),
+        evolve=dataclasses.replace(car.evolve, population=4, generations=1, rollout_schedule=()),
+        dream=dataclasses.replace(car.dream, max_steps=40),
+        game=dataclasses.replace(car.game, max_steps=40, patience=0),
         evaluate=dataclasses.replace(
             car.evaluate, episodes=2, random_episodes=2, unmodified_episodes=1
         ),
@@ -547,7 +550,7 @@ def test_the_car_dreams_recipe_from_end_to_end(tmp_path, capsys):
     command += ["--round.episodes", "2", "--rnn.epochs", "1", "--fidelity.real-episodes", "2"]
     command += ["--fidelity.dream-episodes", "8", "--fidelity.policies", "uniform", "random-linear"]
     command += ["--evolve.population", "4", "--evolve.generations", "2", "--evolve.rollouts", "2"]
-    command += ["--evolve.eval-rollouts", "4", "--evolve.max-steps", "50"]
+    command += ["--evolve.eval-rollouts", "4", "--dream.max-steps", "50"]
     command += ["--gap.every", "2", "--gap.episodes", "2"]
     assert cli.main(command) == 0, capsys.readouterr()
     out = " ".join(capsys.readouterr().out.split())

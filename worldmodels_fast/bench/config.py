@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from worldmodels_fast.bench.protocol.cases import CASES, PRECISIONS, split
 from worldmodels_fast.bench.protocol.machine import choose_cpus
 from worldmodels_fast.bench.rivals.registry import RIVALS
+from worldmodels_fast.utils.settings import SettingsCheck
 
 Model = Literal["car_racing", "doom", "take-cover"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -46,11 +47,11 @@ class BenchConfig:
     only: tuple[Section, ...] = SECTIONS
     device: Device = "cpu"
 
-    def check(self) -> None:
-        """Check every field.
+    def check(self, prefix: str = "--") -> None:
+        """Raise ValueError for a setting out of range.
 
-        Raises:
-            ValueError: one is out of range; the message names it.
+        Args:
+            prefix: what the options begin with on the command line.
         """
         for name, values, known in (
             ("models", self.models, CASES),
@@ -60,7 +61,9 @@ class BenchConfig:
         ):
             unknown = [value for value in values if value not in known]
             if unknown:
-                raise ValueError(f"{name}: expected some of {', '.join(known)}; got {unknown[0]!r}")
+                raise ValueError(
+                    f"{prefix}{name}: expected some of {', '.join(known)}; got {unknown[0]!r}"
+                )
         for name, given in (
             ("models", self.models),
             ("sizes", self.sizes),
@@ -68,9 +71,14 @@ class BenchConfig:
             ("only", self.only),
         ):
             if not given:
-                raise ValueError(f"{name}: expected at least one")
-        for n in self.sizes:
-            split(n)
-        choose_cpus(self.threads)
-        if not 0 < self.seconds < float("inf"):
-            raise ValueError(f"seconds: expected a number above 0, got {self.seconds}")
+                raise ValueError(f"{prefix}{name}: expected at least one, got none")
+        check = SettingsCheck(self, prefix)
+        check.choice("device", get_args(Device))
+        check.integers("threads", low=1)
+        check.numbers("seconds", above=0)
+        try:
+            for n in self.sizes:
+                split(n)
+            choose_cpus(self.threads)
+        except ValueError as error:
+            raise ValueError(f"{prefix}{error}") from None

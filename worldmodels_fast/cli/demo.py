@@ -19,6 +19,7 @@ from worldmodels_fast.models.controller import LinearController
 from worldmodels_fast.report.page import write_report
 from worldmodels_fast.utils.progress import StageProgress, console, sparkline
 from worldmodels_fast.utils.seeding import derive_seed
+from worldmodels_fast.utils.settings import SettingsCheck
 from worldmodels_fast.world.pretrained import load_pretrained
 
 
@@ -42,6 +43,17 @@ class DemoConfig:
     episodes: int = 10
     seed: int = 0
 
+    def check(self, prefix: str = "--") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("generations", "episodes", low=1)
+        check.numbers("max_minutes", above=0)
+        check.integers("seed", low=0)
+
 
 def command(args: list[str]) -> None:
     """Evolve a controller in a bundled dream, then let it play the real game (3 minutes)."""
@@ -54,8 +66,7 @@ def demo(config: DemoConfig) -> None:
     Raises:
         ValueError: no such world, or a setting out of range.
     """
-    if config.episodes < 1:
-        raise ValueError(f"--episodes: expected at least 1, got {config.episodes}")
+    config.check()
     world = load_pretrained(config.world)
     envs.spec_of(world.config)  # an unknown environment is an error now, not in two minutes
     if not (world.mdn_rnn.predicts_done or world.mdn_rnn.predicts_reward):
@@ -73,8 +84,6 @@ def demo(config: DemoConfig) -> None:
         generations=config.generations,
         max_minutes=config.max_minutes,
         rollouts=8,
-        temperature=dream.temperature,
-        max_steps=dream.max_steps,
         eval_every=10,
         eval_rollouts=256,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from worldmodels_fast.evaluation.scores import Evaluation, save_evaluations
 from worldmodels_fast.experiments.pipeline import compare_run
 from worldmodels_fast.rollout.encoder import VAEPrecision
 from worldmodels_fast.utils.seeding import derive_seed
+from worldmodels_fast.utils.settings import SettingsCheck
 from worldmodels_fast.world import pretrained
 from worldmodels_fast.world.world import World
 
@@ -64,6 +66,18 @@ class ScoreConfig:
     vae_precision: VAEPrecision = "fp32"
     out: Path | None = None
 
+    def check(self, prefix: str = "--") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("episodes", low=1)
+        check.integers("unmodified_episodes", "seed", low=0, or_none=True)
+        check.integers("workers", low=1, or_none=True)
+        check.choice("vae_precision", typing.get_args(VAEPrecision))
+
 
 def score_world(name_or_folder: str, config: ScoreConfig) -> dict[str, Evaluation]:
     """Return and print the scores of a finished world's agent and of the random policy.
@@ -75,6 +89,7 @@ def score_world(name_or_folder: str, config: ScoreConfig) -> dict[str, Evaluatio
     Raises:
         ValueError: no such world, or a setting out of range.
     """
+    config.check()
     folder = pretrained.folder_of(name_or_folder)
     settings = World.load(folder).config
     seed = int(settings.get("seed", 0)) if config.seed is None else config.seed

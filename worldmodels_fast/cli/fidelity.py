@@ -39,6 +39,7 @@ def compare_world(name_or_folder: str, config: FidelityConfig) -> list[FidelityR
         ValueError: no such world, one whose M predicts neither an end nor a reward, or a setting
             out of range.
     """
+    config.check("--")
     world = load_pretrained(name_or_folder)
     if not (world.mdn_rnn.predicts_done or world.mdn_rnn.predicts_reward):
         raise ValueError(

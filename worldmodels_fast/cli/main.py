@@ -14,6 +14,7 @@ from typing import Any
 
 from worldmodels_fast import __version__
 from worldmodels_fast.cli.usage import COMMANDS, PROGRAM, STAGES, did_you_mean, recipes_help
+from worldmodels_fast.migration import renamed_option
 
 _OWN_MODULES = ("evaluate", "fidelity", "quality", "sweep-temperature")
 """Stages whose command does more than the stage of a run; `stage` has the others'."""
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: no command {name!r}; {meant}{PROGRAM} --help lists them", file=sys.stderr)
         return 2
     try:
+        for renamed in filter(None, map(renamed_option, rest)):
+            raise ValueError(renamed)
         _command(name)(rest)
     except SystemExit as stop:  # tyro has printed help or the mistake
         return stop.code if isinstance(stop.code, int) else 2

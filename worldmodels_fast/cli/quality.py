@@ -12,6 +12,7 @@ from worldmodels_fast import data
 from worldmodels_fast.cli import stage
 from worldmodels_fast.cli.usage import PROGRAM, lacks_target
 from worldmodels_fast.data.collect import CollectConfig, collect
+from worldmodels_fast.envs.policies import check_policies
 from worldmodels_fast.envs.registry import spec_of
 from worldmodels_fast.evaluation.quality.config import QualityConfig
 from worldmodels_fast.evaluation.quality.contents import contents_of
@@ -24,6 +25,7 @@ from worldmodels_fast.utils.figures import write_figure
 from worldmodels_fast.utils.files import read_json, write_json
 from worldmodels_fast.utils.progress import StageProgress, console
 from worldmodels_fast.utils.seeding import derive_seed
+from worldmodels_fast.utils.settings import SettingsCheck, option_of
 from worldmodels_fast.world.pretrained import load_pretrained
 
 
@@ -51,6 +53,21 @@ class QualityOptions:
     workers: int | None = None
     measure: QualityConfig = field(default_factory=QualityConfig)
 
+    def check(self, prefix: str = "--") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("episodes", low=1)
+        check_policies(option_of(prefix, "policies"), self.policies)
+        check.numbers("done_weight", above=0)
+        check.numbers("reward_limit", above=0, or_none=True)
+        check.integers("seed", low=0, or_none=True)
+        check.integers("workers", low=1, or_none=True)
+        self.measure.check(f"{prefix}measure.")
+
 
 def command(args: list[str]) -> None:
     """Measure V and M on held-out episodes."""
@@ -71,10 +88,10 @@ def measure_world(name_or_folder: str, options: QualityOptions) -> Path:
     Raises:
         ValueError: no such world, a setting out of range, or a folder with other episodes.
     """
+    options.check()
     world = load_pretrained(name_or_folder)
     spec_of(world.config)
     environment = world.config["environment"]
-    options.measure.check()
     folder = options.folder or Path("runs") / f"quality-{Path(name_or_folder).resolve().name}"
     own_seed = int(world.config.get("seed", 0)) if options.seed is None else options.seed
     settings = {

@@ -1,7 +1,4 @@
-"""Episodes of the real environment, under open-loop policies: the stage `collect`.
-
-For rounds beyond the paper's one, also episodes that an evolved agent plays.
-"""
+"""Episodes of the game: under open-loop policies, or, in a further round, of an evolved agent."""
 
 from __future__ import annotations
 
@@ -14,11 +11,12 @@ import gymnasium
 import numpy as np
 
 from worldmodels_fast import data, envs
-from worldmodels_fast.envs.policies import Policy, make_policy
+from worldmodels_fast.envs.policies import Policy, check_policies, make_policy
 from worldmodels_fast.rollout.encoder import VAEPrecision
 from worldmodels_fast.rollout.episodes import Episode, EpisodeResult
 from worldmodels_fast.types import Floats, Frames
 from worldmodels_fast.utils.processes import run_tasks
+from worldmodels_fast.utils.settings import SettingsCheck, option_of
 
 if TYPE_CHECKING:
     from worldmodels_fast.world.world import World
@@ -47,6 +45,18 @@ class CollectConfig:
     min_steps: int = 100
     shard_episodes: int = 25
     workers: int | None = None
+
+    def check(self, prefix: str = "--collect.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("episodes", "shard_episodes", low=1)
+        check.integers("min_steps", low=0)
+        check.integers("workers", low=1, or_none=True)
+        check_policies(option_of(prefix, "policies"), self.policies)
 
 
 @dataclass(frozen=True)
@@ -140,23 +150,15 @@ def collect(
     Raises:
         ValueError: a setting is out of range, or a policy's name is unknown.
     """
-    if config.episodes < 1 or config.shard_episodes < 1:
-        raise ValueError(
-            f"episodes, shard_episodes: expected at least 1, got {config.episodes}, "
-            f"{config.shard_episodes}"
-        )
-    if not config.policies:
-        raise ValueError("policies: expected the name of at least one")
-    for name in config.policies:
-        make_policy(name)
+    config.check()
     longest = min(
         envs.ENVIRONMENTS[environment].max_steps,
         int((env_kwargs or {}).get("max_steps", envs.ENVIRONMENTS[environment].max_steps)),
     )
     if config.min_steps >= longest:
         raise ValueError(
-            f"min_steps: {config.min_steps} would reject every episode: none is longer than "
-            f"{longest} steps"
+            f"--collect.min-steps: expected fewer than {longest}, since no episode is longer and "
+            f"all would be rejected, got {config.min_steps}"
         )
     data.remove_unfinished(folder)
     n_shards = -(-config.episodes // config.shard_episodes)

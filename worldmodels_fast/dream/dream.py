@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from worldmodels_fast import ops
 from worldmodels_fast.dream import stepping
+from worldmodels_fast.dream.config import DreamConfig
 from worldmodels_fast.envs.policies import PolicyBatch
 from worldmodels_fast.envs.squash import Squash
 from worldmodels_fast.models.sizes import check_sizes
@@ -71,8 +72,8 @@ class Dream:
         mdn_rnn: MDNRNN | ops.MDNRNNWeights,
         controller: LinearController | ops.ControllerSpec | None,
         initial_latents: tuple[Any, Any],
-        temperature: float = 1.15,
-        max_steps: int = 2100,
+        temperature: float = DreamConfig.temperature,
+        max_steps: int = DreamConfig.max_steps,
         precision: str = "fp32",
         device: str = "cpu",
         threads: int | None = None,

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -41,6 +41,7 @@ __all__ = [
     "Steady",
     "Swing",
     "Uniform",
+    "check_policies",
     "make_policy",
 ]
 
@@ -273,6 +274,17 @@ def make_policy(name: str, squash: Squash | None = None) -> Policy:
     if match := re.fullmatch(r"swing-([1-9][0-9]{0,5})", name):
         return Swing(int(match[1]), squash)
     raise ValueError(f"policy: expected one of {', '.join(POLICY_NAMES)}, got {name!r}")
+
+
+def check_policies(argument: str, names: Sequence[str]) -> None:
+    """Raise ValueError, naming the argument, unless these are names of policies, one at least."""
+    if not names:
+        raise ValueError(f"{argument}: expected the name of at least one policy, got none")
+    for name in names:
+        try:
+            make_policy(name)
+        except ValueError as error:
+            raise ValueError(f"{argument}: {str(error).partition(': ')[2]}") from None
 
 
 class PolicyBatch:

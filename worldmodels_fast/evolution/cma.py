@@ -1,19 +1,19 @@
 """CMA-ES around one batched evaluation: ask -> evaluate -> tell.
 
-No model, dream or game is known here: a generation is one call of ``evaluate(population, rollouts,
-seed)``, which `Dream.evaluate` and `Game.evaluate` are. Fitness is the mean return over a member's
-rollouts and is maximised; the sign is flipped once, where ``cma`` is told.
+This module knows no model, dream or game: a generation is one call of ``evaluate(population,
+rollouts, seed)``, for instance `Dream.evaluate` or `Game.evaluate`. Fitness is the mean return over
+a member's rollouts and is maximised; ``cma`` minimises, so it gets the negative.
 """
 
 from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from worldmodels_fast.utils.files import append_json_line, reading, write_bytes, write_json_lines
 from worldmodels_fast.utils.seeding import derive_seed
+from worldmodels_fast.utils.settings import SettingsCheck
 from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 
 Record = dict[str, Any]
@@ -36,35 +37,21 @@ the distribution's mean after it; what it returns is added to the record."""
 
 @dataclass(frozen=True)
 class EvolveConfig:
-    """How a controller is evolved; the defaults are the paper's, but for fewer generations.
+    """Settings of CMA-ES; the defaults are the paper's, but for fewer generations.
 
     Attributes:
         population: members P of a generation.
         generations: generations in all.
         rollouts: rollouts R of each member in a generation.
         rollout_schedule: pairs (generation from 0, rollouts from there on), in order: early on,
-            when members differ much, few rollouts tell them apart. Before the first pair, and
+            when members differ much, few rollouts distinguish them. Before the first pair, and
             without any, there are `rollouts`.
-        where: what it is evolved in, the "dream" or the real "game".
-        sigma0: the standard deviation that CMA-ES starts with, around x0 = 0.
-        temperature: tau of the dream.
-        max_steps: steps after which a dream ends, and a rollout of the game at the latest.
-        patience: steps without progress after which a rollout of the game is given up, for games
-            that know progress (CarRacing: a new tile); 0 for never, as in the paper. Only what
-            members are ranked by is cut, here and by `max_steps`; scores are of whole episodes.
+        sigma0: standard deviation of the first generation, around x0 = 0.
         eval_every: every so many generations, and after the last, the distribution's mean is
             scored; the mean with the best score is the final controller.
         eval_rollouts: rollouts of that score.
-        max_minutes: stop after the generation in which this much time has been used, in all (that
-            of `evolve`'s ``watch`` not counted).
-        precision: of the dream's matrix products, "fp32", "bf16", "int8", or "auto" and "fastest",
-            which are bf16 and int8 where the machine has instructions for it.
-        vae_precision: of V's convolutions in the game, "fp32", "bf16" or "auto", bf16 where the
-            machine has instructions for it.
-        device: where it is dreamt, "cpu", "cuda" or "cuda:1"; "auto" in `precision` is fp16 there.
-            Of the game it is where V, M and C are.
-        workers: processes that step the game; None for as many as suit the machine. Results do not
-            depend on it.
+        max_minutes: stop after the generation in which this much time has been used, in all (the
+            time of `evolve`'s ``watch`` is not counted).
         cma_options: passed through to ``cma.CMAEvolutionStrategy``; its termination criteria
             count only if they are named here.
     """
@@ -73,18 +60,10 @@ class EvolveConfig:
     generations: int = 200
     rollouts: int = 16
     rollout_schedule: tuple[tuple[int, int], ...] = ()
-    where: Literal["dream", "game"] = "dream"
     sigma0: float = 0.1
-    temperature: float = 1.15
-    max_steps: int = 2100
-    patience: int = 0
     eval_every: int = 25
     eval_rollouts: int = 1024
     max_minutes: float | None = None
-    precision: str = "fp32"
-    vae_precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    device: str = "cpu"
-    workers: int | None = None
     cma_options: dict[str, Any] = field(default_factory=dict)
 
     def rollouts_in(self, generation: int) -> int:
@@ -92,54 +71,50 @@ class EvolveConfig:
         begun = [rollouts for first, rollouts in self.rollout_schedule if first <= generation]
         return begun[-1] if begun else self.rollouts
 
-    def check(self, n_params: int) -> None:
-        """Raise ValueError if these settings cannot evolve ``n_params`` parameters."""
-        if n_params < 2:
-            raise ValueError(f"n_params: CMA-ES needs at least 2 parameters, got {n_params}")
+    def check(self, prefix: str = "--evolve.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("population", low=1)
         if self.population < 4:
-            raise ValueError(
-                f"population: CMA-ES ranks half of the members and needs at least 4, got "
-                f"{self.population}; the paper uses 64"
-            )
-        for name in ("generations", "rollouts", "eval_every", "eval_rollouts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            check.refuse("population", "at least 4, since CMA-ES ranks half of them (paper: 64)")
+        check.integers("generations", "rollouts", "eval_every", "eval_rollouts", low=1)
+        check.numbers("sigma0", above=0)
+        check.numbers("max_minutes", above=0, or_none=True)
         firsts = [first for first, _ in self.rollout_schedule]
         if sorted(set(firsts)) != firsts or any(
             first < 0 or rollouts < 1 for first, rollouts in self.rollout_schedule
         ):
-            raise ValueError(
-                "rollout_schedule: expected pairs (generation from 0, rollouts from 1) in order, "
-                f"got {self.rollout_schedule}"
-            )
-        for name, allowed in (
-            ("where", ("dream", "game")),
-            ("vae_precision", ("auto", "fp32", "bf16")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}"
-                )
-        if self.patience < 0:
-            raise ValueError(f"patience: expected a number of steps, or 0, got {self.patience}")
-        if not (np.isfinite(self.sigma0) and self.sigma0 > 0):
-            raise ValueError(f"sigma0: expected a positive number, got {self.sigma0}")
-        if not (np.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"temperature: expected a positive number, got {self.temperature}")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps: expected at least 1, got {self.max_steps}")
-        if self.max_minutes is not None and not self.max_minutes > 0:
-            raise ValueError(f"max_minutes: expected a positive number, got {self.max_minutes}")
+            check.refuse("rollout_schedule", "pairs (generation from 0, rollouts from 1) in order")
         if taken := {"popsize", "seed", "randn"} & set(self.cma_options):
+            check.refuse(
+                "cma_options",
+                f"options of cma without {', '.join(sorted(taken))}, which the population and the "
+                "run's seed decide",
+            )
+
+
+def check_cma_options(config: EvolveConfig) -> None:
+    """Raise ValueError if cma knows no option of a name in `cma_options`; imports cma for that."""
+    if not config.cma_options:
+        return
+    import cma
+
+    known = cma.CMAOptions.defaults()
+    for name in config.cma_options:
+        if name not in known:
             raise ValueError(
-                f"cma_options: {', '.join(sorted(taken))} cannot be given here; use population "
-                "and seed"
+                f"--evolve.cma-options: expected options of cma ({', '.join(sorted(known))}), got "
+                f"{name!r}"
             )
 
 
 @dataclass(frozen=True, repr=False)
 class EvolutionResult:
-    """What an evolution ends with.
+    """The result of an evolution.
 
     Attributes:
         params: (n_params,) float32, the mean with the best score: the final controller.
@@ -148,7 +123,7 @@ class EvolutionResult:
         last_mean: (n_params,) float32, the mean after the last generation.
         means: (n_params,) float32 by generation: every mean that was scored or watched.
         history: one record per generation, as in ``history.jsonl``.
-        stopped: why it ended: "generations", "max_minutes", "stop", or a criterion of ``cma``.
+        stopped: reason of its end: "generations", "max_minutes", "stop", or a criterion of ``cma``.
     """
 
     params: Params
@@ -199,6 +174,8 @@ def evolve(
     on_generation: Callable[[Record], None] | None = None,
     watch: Watch | None = None,
     stop: Callable[[], bool] | None = None,
+    depends_on: Mapping[str, Any] | None = None,
+    read_identity: Callable[[Record], Record] = lambda identity: identity,
 ) -> EvolutionResult:
     """Evolve ``n_params`` parameters; continue from ``state_path`` if it exists.
 
@@ -224,21 +201,26 @@ def evolve(
         score: plays the rollouts that the mean is scored by; None for ``evaluate``.
         seed: the run's seed.
         on_generation: called with each generation's record.
-        watch: looks at the mean after every generation, see `Watch`. Nothing that it returns is
-            used here: the search and the choice of the controller are the same without it. A
-            generation that was killed while it was watched is played, and watched, again.
-        stop: asked after every generation; true ends the run early, with a scored mean.
+        watch: called with the mean after every generation, see `Watch`. Its result is recorded and
+            not used: the search and the choice of the controller are the same without it. After a
+            kill during the call, the generation is evaluated, and `watch` called, again.
+        stop: called after every generation; True ends the run early, with a scored mean.
+        depends_on: settings that ``evaluate`` depends on, by name. They are saved with the state,
+            and a state of others is refused; one that the state does not hold is not compared.
+        read_identity: takes the settings that a state was saved with, by name, to today's names.
 
     Raises:
         ValueError: bad settings, returns of the wrong shape or with NaN or infinity, or a state
             that other settings made.
     """
-    config.check(n_params)
+    config.check()
+    if n_params < 2:
+        raise ValueError(f"n_params: CMA-ES needs at least 2 parameters, got {n_params}")
     score_by = score or evaluate
     state_path, history_path = Path(state_path), Path(history_path)
-    identity = _identity(n_params, config, seed)
+    identity = {**_identity(n_params, config, seed), **(depends_on or {})}
     if state_path.exists():
-        state = _load(state_path, identity)
+        state = _load(state_path, identity, read_identity)
         _check_rollouts(state.history, config)
     else:
         state = _State(
@@ -330,11 +312,11 @@ def load_means(path: Path) -> dict[int, Params]:
 
 @dataclass
 class _State:
-    """Everything that a run continues from; the history file is rewritten from it."""
+    """The state of an evolution, saved after every generation; the history is a part of it."""
 
     identity: Record
     es: Any  # cma.CMAEvolutionStrategy
-    random: np.random.RandomState  # what NumPy's global generator is while cma runs
+    random: np.random.RandomState  # NumPy's global generator while cma runs
     history: list[Record] = field(default_factory=list)
     mean: Params | None = None
     best: tuple[float, int, Params] | None = None  # score, generation, mean
@@ -386,14 +368,15 @@ def _start(n_params: int, config: EvolveConfig, seed: int) -> Any:
         return cma.CMAEvolutionStrategy(np.zeros(n_params), config.sigma0, options)
     except Exception as error:
         raise ValueError(
-            f"cma_options: cma refuses {config.cma_options!r} for {n_params} parameters: {error}"
+            f"--evolve.cma-options: cma refuses {config.cma_options!r} for {n_params} parameters: "
+            f"{error}"
         ) from error
 
 
 def _identity(n_params: int, config: EvolveConfig, seed: int) -> Record:
-    """The settings that a state belongs to: all but how long to go on, and who does the work."""
+    """Return the settings that a state belongs to: all but those that say how long to go on."""
     settings = asdict(config)
-    del settings["generations"], settings["max_minutes"], settings["workers"]
+    del settings["generations"], settings["max_minutes"]
     del settings["rollouts"], settings["rollout_schedule"]  # see `_check_rollouts`
     return {"n_params": n_params, "seed": seed, **settings}
 
@@ -474,23 +457,24 @@ def _save(path: Path, state: _State) -> None:
     write_bytes(path, pickle.dumps({**vars(state), "es": state.es.pickle_dumps()}))
 
 
-def _load(path: Path, identity: Record) -> _State:
+def _load(path: Path, identity: Record, read_identity: Callable[[Record], Record]) -> _State:
     try:
         record = pickle.loads(path.read_bytes())
         record["es"] = pickle.loads(record["es"])
         state = _State(**record)
-        earlier = {**asdict(EvolveConfig()), **state.identity}
+        earlier = {**asdict(EvolveConfig()), **read_identity(state.identity)}
     except Exception as error:
         raise ValueError(
             f"state_path: {path} cannot be read as the state of an evolution ({error}); "
             "delete it to begin anew"
         ) from error
     # Settings that a later version has added are at their defaults, as in `load_config`.
-    changed = [key for key in identity if earlier.get(key) != identity[key]]
+    changed = [key for key in identity if key in earlier and earlier[key] != identity[key]]
     if changed:
         raise ValueError(
             f"state_path: {path} was made with other settings ("
             + ", ".join(f"{k}: {earlier.get(k)!r}, now {identity[k]!r}" for k in changed)
             + "); use those, or another run folder, or delete the file to begin anew"
         )
+    state.identity = identity
     return state

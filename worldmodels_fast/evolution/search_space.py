@@ -1,15 +1,15 @@
-"""Where CMA-ES searches for C: in units of what each parameter does to the action.
+"""The space in which CMA-ES searches for C: in units of each parameter's effect on the action.
 
 CMA-ES begins with the same step for every parameter, and with a thousand of them it takes thousands
-of generations to learn better. But C's features differ. A cell swings by 1, a hidden unit by 0.2.
-Most of z's dimensions, which V has no use for, are noise that only makes actions jitter. And cells
-swing around means far from zero, which make a common bias out of any change of their weights: most
-of a population then sticks to one side. So CMA-ES searches for u in
+of generations to adapt. But C's features differ. The standard deviation of a cell is about 1, of a
+hidden unit 0.2. Most of z's dimensions are unused by V, and their noise only makes actions jitter.
+And cells have means far from zero, so that any change of their weights is also a bias: most of a
+population then moves to one side. So CMA-ES searches for u in
 
     W = S (u - 0.9 v v'u),    S = share / spread for each feature,   v = S mean / |S mean|
 
-where the share is that part of a feature's variance that says something: all of it for h and c,
-for z what is not V's own sampling noise.
+where the share is the part of a feature's variance that is signal: all of it for h and c, for z
+all but V's own sampling noise.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ __all__ = ["FeatureStatistics", "SearchSpace", "feature_statistics"]
 
 
 LEAST_SPREAD = {"z": 0.1, "h": 0.02, "c": 0.05}
-"""A feature that moves less is not blown up any further."""
+"""Standard deviations below this count as this, so that a constant feature is not scaled up."""
 
 LEAST_SHARE = 0.02
 
 TAKEN_OUT = 0.9
-"""Of a step's effect through the features' means; none of it would leave C without a bias."""
+"""Part of a step's effect through the features' means that is removed: not all, C needs a bias."""
 
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """How a feature of C, "z", "h" or "c", moves: (D,) float32 each.
+    """Statistics of a feature of C, "z", "h" or "c": (D,) float32 each.
 
     Attributes:
         mean: of each of its dimensions.
@@ -53,7 +53,7 @@ class FeatureStatistics:
     share: Floats
 
     def last(self, size: int) -> FeatureStatistics:
-        """Those of the last `size` dimensions."""
+        """Return the statistics of the last `size` dimensions."""
         return FeatureStatistics(self.mean[-size:], self.spread[-size:], self.share[-size:])
 
 
@@ -61,12 +61,12 @@ class FeatureStatistics:
 def feature_statistics(
     model: MDNRNN, latents: data.Latents, config: RNNConfig
 ) -> dict[str, FeatureStatistics]:
-    """Measure how C's features move over episodes that were really played.
+    """Return the statistics of C's features over episodes of the game, by feature.
 
     Args:
         model: the M whose h and c C sees.
-        latents: the episodes as V sees them.
-        config: how they are laid into batches, and whether z is sampled.
+        latents: the encoded episodes.
+        config: batch, chunk, and whether z is sampled.
     """
     mu = latents.mu.astype(np.float32)
     noise = np.exp(latents.logvar.astype(np.float32)).mean(0)
@@ -94,11 +94,11 @@ def feature_statistics(
 
 
 class SearchSpace:
-    """Takes what CMA-ES searches for to C's parameters; linear, and zero stays zero.
+    """A linear map from the parameters that CMA-ES searches to C's.
 
     Args:
-        spec: what C's parameters mean. Those that see no feature (biases, a second layer) are left
-            as they are.
+        spec: C's form. Parameters that multiply no feature (biases, a second layer) are mapped to
+            themselves.
         statistics: see `feature_statistics`; where a feature has more dimensions than C sees, C
             sees the last ones.
     """

@@ -1,9 +1,9 @@
-"""For an ablation: C remembers by an untrained M, while the trained one dreams.
+"""An ablation: C sees the h and c of an untrained M, in the dream of the trained one.
 
 C can only be evolved in a dream of a trained M. So that nothing but C's memory differs from the
-full agent, the dream stays, and a second M with random weights is fed the same z and actions; C
-sees that one's h and c. Both are written as one M of twice the size, which every kernel can run:
-its recurrent matrix has two blocks, its head reads the first half, C the second.
+full agent, the dream stays the same, and a second M with random weights gets the same z and
+actions; C sees its h and c. Both are written as one M of twice the size, which every kernel can
+run: its recurrent matrix has two blocks, its head reads the first half, C the second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["beside_untrained", "reads_second_half", "widen"]
 def beside_untrained(mdn_rnn: MDNRNN, seed: int) -> MDNRNN:
     """Return M (hidden size 2 H) whose first half is `mdn_rnn`, and whose second is untrained.
 
-    It predicts what `mdn_rnn` does: the head's weights for the second half are zero.
+    Its predictions are those of `mdn_rnn`: the head's weights for the second half are zero.
 
     Args:
         mdn_rnn: the trained M, hidden size H.
@@ -68,7 +68,7 @@ def _by_gate(first: Tensor, second: Tensor) -> Tensor:
 
 
 def reads_second_half(spec: ops.ControllerSpec) -> LinearController:
-    """Return the controller that `widen` makes parameters for: `spec` with hidden size 2 H."""
+    """Return a controller of form `spec`, but hidden size 2 H, for parameters from `widen`."""
     return LinearController(
         spec.features,
         latent_dim=spec.latent_dim,
@@ -81,7 +81,7 @@ def reads_second_half(spec: ops.ControllerSpec) -> LinearController:
 
 
 def widen(spec: ops.ControllerSpec, population: Params) -> Params:
-    """Return parameters (P, n) of `reads_second_half(spec)` that see what `spec`'s would.
+    """Return parameters (P, n) float32 of `reads_second_half(spec)`: zeros for the first half.
 
     Args:
         spec: a controller of hidden size H.

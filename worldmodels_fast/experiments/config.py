@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import types
 import typing
@@ -13,15 +12,18 @@ from typing import Any, Literal
 
 from worldmodels_fast import envs
 from worldmodels_fast.data.collect import CollectConfig
-from worldmodels_fast.envs.policies import make_policy
+from worldmodels_fast.dream.config import DreamConfig
+from worldmodels_fast.evaluation.config import EvaluateConfig
 from worldmodels_fast.evaluation.fidelity.config import FidelityConfig
 from worldmodels_fast.evaluation.quality.config import QualityConfig
 from worldmodels_fast.evolution.cma import EvolveConfig
-from worldmodels_fast.ops.types import PRECISIONS, ControllerSpec
+from worldmodels_fast.migration import migrate_config
+from worldmodels_fast.ops.types import FEATURES, ControllerSpec
+from worldmodels_fast.rollout.config import GameConfig
 from worldmodels_fast.rollout.slots import Latent
-from worldmodels_fast.training.config import Precision, RNNConfig, VAEConfig
-from worldmodels_fast.utils.arguments import checked_choice
+from worldmodels_fast.training.config import RNNConfig, VAEConfig
 from worldmodels_fast.utils.files import read_json, write_json
+from worldmodels_fast.utils.settings import SettingsCheck, option_of
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,11 @@ class ControllerConfig:
         features: what C sees, in this order, of z, c and h.
         bias: whether its layers have biases.
         hidden_units: units of a tanh layer between; 0 for a linear controller.
-        latent: z that C sees: "sample" of what V says, as in the paper, or its mean, "mu".
+        latent: z that C sees: a "sample" of V's Gaussian, as in the paper, or its mean, "mu".
         memory: whose h and c it sees: those of the M that dreams, "trained", or those of an
-            "untrained" M that is fed the same z and actions (see `untrained.py`).
-        search: the units of its parameters to CMA-ES: "plain", as in the paper, or "features",
-            what they do to the action (see `search_space.py`).
+            "untrained" M with the same z and actions as input (see `evolution.untrained`).
+        search: the units in which CMA-ES searches its parameters: "plain", as in the paper, or
+            "features", their effect on the action (see `evolution.search_space`).
     """
 
     features: tuple[str, ...] = ("z", "c", "h")
@@ -46,38 +48,46 @@ class ControllerConfig:
     memory: Literal["trained", "untrained"] = "trained"
     search: Literal["plain", "features"] = "plain"
 
+    def check(self, prefix: str = "--controller.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
 
-@dataclass(frozen=True)
-class DeathConfig:
-    """When a dream ends by itself, wherever one is dreamt in a run.
-
-    Attributes:
-        threshold: of M's done logit (paper: 0).
-        temperature: 0 for the paper's rule, logit > threshold; above 0 an end is drawn, with
-            probability sigmoid((logit - threshold) / temperature).
-        calibrated: both are taken from the fit to held-out episodes that follows M's training (see
-            `calibration.py`), so that the dream is as deadly as M knows the game to be.
-    """
-
-    threshold: float = 0.0
-    temperature: float = 0.0
-    calibrated: bool = False
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        chosen = self.features
+        if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(FEATURES):
+            check.refuse("features", "a non-empty choice of 'z', 'h', 'c', each at most once")
+        check.integers("hidden_units", low=0)
+        check.choice("latent", typing.get_args(Latent))
+        check.choice("memory", ("trained", "untrained"))
+        check.choice("search", ("plain", "features"))
 
 
 @dataclass(frozen=True)
 class GapConfig:
     """The exploit gap: how much better the evolving controller is in the dream than in the game.
 
-    It is only watched. Neither the search nor the choice of the controller knows of it.
+    It is only measured; neither the search nor the choice of the controller depends on it.
 
     Attributes:
         every: after every so many generations, and the last, the distribution's mean plays the
             game; 0 for never.
-        episodes: real ones, always the same, and no other stage's.
+        episodes: episodes of the game, the same each time, on seeds of their own.
     """
 
     every: int = 0
     episodes: int = 16
+
+    def check(self, prefix: str = "--gap.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("every", low=0)
+        check.integers("episodes", low=1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class SweepConfig:
     Attributes:
         temperatures: its rows; a run with none has no such stage.
         dream_rollouts: the score in the dream is the mean of so many, on fresh seeds.
-        episodes: of each controller in the real game, the same for all, and no other stage's.
+        episodes: of each controller in the game, the same for all, on seeds of their own.
         generations: of each evolution; None for those of `evolve`.
         rollouts: of each member in a generation; None for those of `evolve`.
     """
@@ -98,45 +108,38 @@ class SweepConfig:
     generations: int | None = None
     rollouts: int | None = None
 
+    def check(self, prefix: str = "--sweep.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        taus = self.temperatures
+        if len(set(taus)) < len(taus) or not all(0 < tau < math.inf for tau in taus):
+            check.refuse("temperatures", "different positive numbers")
+        check.integers("dream_rollouts", "episodes", low=1)
+        check.integers("generations", "rollouts", low=1, or_none=True)
+
 
 PAPER_TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """How the agent is scored in the real game.
-
-    Attributes:
-        episodes: the agent's, on seeds that nothing else uses (paper: 100).
-        random_episodes: those of a uniform random policy, on the same seeds.
-        unmodified_episodes: the agent's where the game has an unmodified environment besides ours
-            (CarRacing: Gymnasium's, with its own drawing), on the same seeds.
-        vae_precision: of V's convolutions; "auto" is bf16 where the machine multiplies it natively.
-        workers: processes; None takes every processor.
-    """
-
-    episodes: int = 100
-    random_episodes: int = 100
-    unmodified_episodes: int = 100
-    vae_precision: Precision = "fp32"
-    workers: int | None = None
-
-
-@dataclass(frozen=True)
 class RoundConfig:
-    """A further round, beyond the paper: what an evolved agent plays teaches M what its dream hid.
+    """A further round, beyond the paper: M is trained on, also on an evolved agent's episodes.
 
     The run takes over the episodes and V of another one, adds episodes that the other's agent plays
-    in the real game, and M goes on from the other's. If only this M predicts rewards, that is what
-    it learns on top.
+    in the game, and M's training continues from the other's M. If only this M predicts rewards, it
+    learns to do so in addition.
 
     Attributes:
         base: folder of the run whose world it goes on from; empty for a first round.
         episodes: those that its agent plays.
-        sigma: standard deviation of the noise on its parameters, as CMA-ES searches for them, anew
-            for each episode: a search visits the agent's neighbours, too.
+        sigma: standard deviation of the noise on its parameters, in the units of CMA-ES, drawn
+            for each episode: a search evaluates the agent's neighbours, too.
         spread: each episode has a sigma of its own, log-uniform from sigma / spread to sigma; 1 for
-            the same in all. So both the agent and worse players than it are seen.
+            the same in all. So the agent and worse players are both in the data.
     """
 
     base: str = ""
@@ -144,27 +147,40 @@ class RoundConfig:
     sigma: float = 0.05
     spread: float = 1.0
 
+    def check(self, prefix: str = "--round.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("episodes", low=1)
+        check.numbers("sigma", low=0)
+        check.numbers("spread", low=1)
+
 
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run; written to `config.json` in its folder.
 
     Attributes:
-        recipe: name of the function in this file that it began as.
+        recipe: name of the recipe that it began as.
         environment: a name from `envs.ENVIRONMENTS`.
         env_kwargs: settings of the environment, e.g. {"skill": 4}.
         seed: every other seed is derived from this one.
         collect: stage `collect`.
-        round: what it goes on from, if it is a further round.
+        round: the run that it continues from, if it is a further round.
         vae: stage `train-vae`.
         rnn: stage `train-rnn`.
-        death: when a dream ends.
         controller: C's form.
-        evolve: stage `evolve`.
-        fidelity: the comparison of dream and game before C is evolved.
-        quality: the dream measured on held-out episodes, before C is evolved, too.
+        evolve_in: where C is evolved, in the "dream" or in the real "game".
+        evolve: CMA-ES, in the stage `evolve`.
+        dream: how the run dreams.
+        game: how C is evolved in the game.
+        fidelity: stage `fidelity`, the comparison of dream and game before C is evolved.
+        quality: stage `quality`, the dream measured on held-out episodes.
         evaluate: stage `evaluate`.
-        gap: what is watched while C evolves.
+        gap: the exploit gap, measured while C evolves.
         sweep: stage `sweep-temperature`.
     """
 
@@ -176,9 +192,11 @@ class RunConfig:
     round: RoundConfig = field(default_factory=RoundConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     rnn: RNNConfig = field(default_factory=RNNConfig)
-    death: DeathConfig = field(default_factory=DeathConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+    evolve_in: Literal["dream", "game"] = "dream"
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
+    dream: DreamConfig = field(default_factory=DreamConfig)
+    game: GameConfig = field(default_factory=GameConfig)
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -186,81 +204,48 @@ class RunConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
     def __post_init__(self) -> None:
-        """Check now what a stage would find wrong only hours later."""
-        if self.environment not in envs.ENVIRONMENTS:
-            raise ValueError(
-                f"environment: expected one of {', '.join(envs.ENVIRONMENTS)}, "
-                f"got {self.environment!r}"
-            )
-        if self.seed < 0:
-            raise ValueError(f"seed: expected a number from 0, got {self.seed}")
-        if not (math.isfinite(self.death.threshold) and 0 <= self.death.temperature < math.inf):
-            raise ValueError(
-                "death: expected a finite `threshold` and a finite `temperature` from 0, got "
-                f"{self.death.threshold} and {self.death.temperature}"
-            )
-        for policy in (*self.collect.policies, *self.fidelity.policies):
-            make_policy(policy)
-        self.quality.check()
-        further = self.round
-        sizes = 0 <= further.sigma < math.inf and 1 <= further.spread < math.inf
-        if further.episodes < 1 or not sizes:
-            raise ValueError(
-                "round: expected `episodes` from 1 and a finite `sigma` from 0 and `spread` from "
-                f"1, got {further.episodes}, {further.sigma} and {further.spread}"
-            )
-        for precision in (self.vae.precision, self.rnn.precision, self.evaluate.vae_precision):
-            checked_choice("precision", precision, typing.get_args(Precision))
-        if self.evolve.precision not in PRECISIONS:
-            raise ValueError(
-                f"evolve.precision: expected one of {', '.join(PRECISIONS)}, "
-                f"got {self.evolve.precision!r}"
-            )
-        limit = self.rnn.reward_limit
-        if not 0 < self.rnn.reward_weight < math.inf or not (limit is None or limit > 0):
-            raise ValueError(
-                "rnn: expected a finite `reward_weight` above 0 and a `reward_limit` above 0 or "
-                f"none, got {self.rnn.reward_weight} and {limit}"
-            )
-        self.evolve.check(self.controller_spec().n_params)
-        self._check_where()
-        for name, value, allowed in (
-            ("controller.latent", self.controller.latent, ("sample", "mu")),
-            ("controller.memory", self.controller.memory, ("trained", "untrained")),
-            ("controller.search", self.controller.search, ("plain", "features")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-        if self.gap.every < 0 or self.gap.episodes < 1:
-            raise ValueError(
-                "gap: expected `every` from 0 (never) and `episodes` from 1, got "
-                f"{self.gap.every} and {self.gap.episodes}"
-            )
-        taus = self.sweep.temperatures
-        if len(set(taus)) < len(taus) or not all(0 < tau < math.inf for tau in taus):
-            raise ValueError(f"sweep.temperatures: expected different positive numbers, got {taus}")
-        for name in ("dream_rollouts", "episodes", "generations", "rollouts"):
-            value = getattr(self.sweep, name)
-            if value is not None and value < 1:
-                raise ValueError(f"sweep.{name}: expected at least 1, got {value}")
+        """Check every setting now; a stage would find some of them wrong only hours later."""
+        self.check()
 
-    def _check_where(self) -> None:
-        """Check that C's score means something where it is evolved."""
-        in_game = self.evolve.where == "game"
-        if not (in_game or self.rnn.predicts_done or self.rnn.predicts_reward):
+    def check(self, prefix: str = "--") -> None:
+        """Check all sections, each by its own `check`, and what must fit together.
+
+        Args:
+            prefix: what the options begin with on the command line.
+
+        Raises:
+            ValueError, TypeError: a setting out of range; the message names its option.
+        """
+        check = SettingsCheck(self, prefix)
+        check.choice("environment", tuple(envs.ENVIRONMENTS))
+        check.integers("seed", low=0)
+        check.choice("evolve_in", ("dream", "game"))
+        for section in dataclasses.fields(self):
+            value = getattr(self, section.name)
+            if dataclasses.is_dataclass(value):
+                value.check(f"{option_of(prefix, section.name)}.")  # type: ignore[union-attr]
+        if self.controller_spec().n_params < 2:
             raise ValueError(
-                "evolve.where: expected 'game', since M predicts no end (rnn.predicts_done) and no "
-                "reward (rnn.predicts_reward), and all dreams are worth the same, got "
-                f"{self.evolve.where!r}"
+                "--controller, --vae.latent-dim, --rnn.hidden-dim: expected a controller of at "
+                "least 2 parameters, since CMA-ES cannot search fewer, got 1"
+            )
+        in_game = self.evolve_in == "game"
+        if not (in_game or self.rnn.predicts_done or self.rnn.predicts_reward):
+            check.refuse(
+                "evolve_in",
+                "'game', since M predicts no end (--rnn.predicts-done) and no reward "
+                "(--rnn.predicts-reward), and all dreams have the same return",
             )
         if in_game and (self.gap.every or self.sweep.temperatures):
             raise ValueError(
-                "gap.every, sweep.temperatures: C is evolved in the game (evolve.where), not in "
-                "dreams; expected 0 and none, got "
-                f"{self.gap.every} and {self.sweep.temperatures}"
+                "--gap.every, --sweep.temperatures: expected 0 and none, since C is evolved in the "
+                f"game (--evolve-in), got {self.gap.every} and {self.sweep.temperatures}"
             )
-        if self.death.calibrated and not self.rnn.predicts_done:
-            raise ValueError("death.calibrated: M predicts no end (rnn.predicts_done)")
+        if self.dream.calibrated and not self.rnn.predicts_done:
+            raise ValueError(
+                "--dream.calibrated: expected False, since M predicts no end "
+                "(--rnn.predicts-done), got True"
+            )
 
     def controller_spec(self) -> ControllerSpec:
         """Return C's form with its sizes and its actions."""
@@ -282,15 +267,24 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 
 def load_config(path: Path) -> RunConfig:
-    """Read what `save_config` wrote.
+    """Read what `save_config` wrote, also that of an earlier version.
 
     Raises:
-        ValueError: not a configuration, or one with settings that this version does not know.
+        ValueError: no configuration, one with settings that this version does not know, or a
+            setting out of range.
     """
+    values = read_json(path)
+    if values is None:
+        raise ValueError(f"{path}: no configuration in here")
     try:
-        config = _build(RunConfig, read_json(path))
-    except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a configuration of this version ({error})") from error
+        config = _build(RunConfig, migrate_config(values))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: not a configuration of this version ({error}); repair the file, or delete it "
+            "and name the run's recipe again"
+        ) from error
+    except ValueError as error:  # a setting out of range
+        raise ValueError(f"{path}: {error}") from error
     assert isinstance(config, RunConfig)
     return config
 

@@ -4,6 +4,10 @@ A finished stage leaves `stages/NAME.json` in the run's folder: its settings, ti
 figures. Running it again does nothing, unless its settings have changed: then it is an error that
 says what to delete, so that nothing is lost by accident.
 
+A stage's identity is made of the settings that it declares (`Stage.settings` and `more_settings`)
+and of the ids of the results that it reads. Settings that it reads and does not declare are those
+of a stage that it reads, whose new result has a new id.
+
 A run may begin with stages that another run has finished (`adopt`): an ablation shares what it does
 not change, and each row of the temperature table is a run that shares V and M.
 """
@@ -18,7 +22,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,40 +30,51 @@ import torch
 
 from worldmodels_fast.envs.registry import make_environment
 from worldmodels_fast.evaluation.fidelity.file import read_fidelity, write_fidelity
+from worldmodels_fast.evolution.cma import check_cma_options
 from worldmodels_fast.experiments.config import RunConfig, load_config, save_config
 from worldmodels_fast.experiments.run import Run
+from worldmodels_fast.migration import FORMAT, recorded_settings
 from worldmodels_fast.utils.files import read_json, write_json
 from worldmodels_fast.utils.memory import PeakMemory
 from worldmodels_fast.utils.progress import console
+from worldmodels_fast.utils.settings import option_of
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage, and what its result depends on.
+    """A stage, and the settings and stages that its result depends on.
 
     Attributes:
         function: does it, and returns the figures for its record.
-        settings: the sections of the configuration that it alone depends on.
+        settings: settings that its result depends on, "section.name" or a whole "section".
+        more_settings: returns those that count only under this configuration; the settings that
+            decide so are in `settings`.
         reads: the stages whose results it reads.
         writes: its files and folders in the run's folder.
-        needs: those that only it reads, to go on after a kill.
+        needs: checkpoint files, read only by this stage to resume.
         resumes_blindly: its half-done work does not say with which settings it was begun.
+        may_change: settings that may be others when a half-done stage goes on.
         always: it is done again each time.
         wanted: whether a run of this configuration has this stage; alone it can be run anyway.
     """
 
     function: Callable[[Run], dict[str, Any]]
     settings: tuple[str, ...] = ()
+    more_settings: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     resumes_blindly: bool = False
+    may_change: tuple[str, ...] = ()
     always: bool = False
     wanted: Callable[[RunConfig], bool] = lambda config: True
 
 
-_NOT_OF_THE_RESULT = {"workers", "checkpoint_every", "device"}
-"""Settings that may change without a stage's result changing."""
+SETTINGS_OF_ALL = ("environment", "env_kwargs", "seed")
+"""Settings that every stage depends on."""
+
+NOT_OF_THE_RESULT = {"workers", "checkpoint_every", "device"}
+"""Names of settings, in any section, that may change without a stage's result changing."""
 
 
 class Pipeline:
@@ -77,23 +92,26 @@ class Pipeline:
 
         Raises:
             ValueError: the folder holds a run of another recipe, or stages that were done with
-                other settings; or the environment refuses its settings.
+                other settings; or the environment or cma refuses its settings.
         """
         path = folder / "config.json"
-        if path.is_file() and (earlier := load_config(path).recipe) != config.recipe:
+        earlier = load_config(path) if path.is_file() else None
+        if earlier is not None and earlier.recipe != config.recipe:
             raise ValueError(
-                f"{folder} is a run of {earlier}, not of {config.recipe}; use another folder"
+                f"{folder} is a run of {earlier.recipe}, not of {config.recipe}; use another folder"
             )
         run = Run(folder, config)
-        used = {"env_kwargs": config.env_kwargs}
-        if config.evolve.where == "game":
-            used["evolve.max_steps, evolve.patience"] = run.members_env_kwargs()
+        used = {"--env-kwargs": config.env_kwargs}
+        if config.evolve_in == "game":
+            used["--game.max-steps, --game.patience"] = run.members_env_kwargs()
         for name, kwargs in used.items():
             try:
                 make_environment(run.environment.env_id, **kwargs).close()
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{name}: {config.environment} refuses them: {error}") from error
-        if problems := [problem for name in self.stages for problem in self._problems(name, run)]:
+        check_cma_options(config.evolve)
+        problems = [p for name in self.stages for p in self._problems(name, run, earlier)]
+        if problems:
             raise ValueError("\n".join(problems))
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, path)
@@ -115,15 +133,22 @@ class Pipeline:
             console.print(f"{name}: finished before")
             return
         identity = {
+            "format": FORMAT,
             "stage": name,
-            "settings": self._settings(name, run),
+            "settings": self.settings_of(name, run.config),
             "inputs": self._inputs(name, run),
         }
         begun = _begun_path(name, run)
+        unclaimed = not begun.exists() and bool(self._written(name, run))
         write_json(begun, identity)
         began = time.monotonic()
-        with PeakMemory() as memory:
-            figures = stage.function(run)
+        try:
+            with PeakMemory() as memory:
+                figures = stage.function(run)
+        except ValueError:
+            if unclaimed:  # the stage refuses what was there, which is not of these settings
+                begun.unlink(missing_ok=True)
+            raise
         write_json(
             run.folder / "stages" / f"{name}.json",
             {
@@ -176,7 +201,7 @@ class Pipeline:
             elif (
                 record is not None
                 and not _begun_path(name, run).exists()
-                and not _differences(self._recorded(name, record), self._settings(name, run))
+                and not self._differences(name, record, run, base.config)
             ):
                 for file in stage.writes:
                     _take(base.folder / file, run.folder / file)
@@ -185,14 +210,16 @@ class Pipeline:
                 adopted.append(name)
         return adopted
 
-    def _settings(self, name: str, run: Run) -> dict[str, Any]:
-        """What the stage's result depends on of the configuration, as JSON gives it back."""
-        everything = dataclasses.asdict(run.config)
-        settings = {key: everything[key] for key in ("environment", "env_kwargs", "seed")}
-        for key in self.stages[name].settings:
-            section = everything[key].items()
-            settings[key] = {k: v for k, v in section if k not in _NOT_OF_THE_RESULT}
-        return _without_idle(json.loads(json.dumps(settings)))
+    def settings_of(self, name: str, config: RunConfig) -> dict[str, Any]:
+        """Return the settings that the stage's result depends on, by name, as JSON gives them."""
+        stage, values = self.stages[name], _flat(config)
+        declared = {*SETTINGS_OF_ALL, *stage.settings, *stage.more_settings(config)}
+        return {
+            key: value
+            for key, value in values.items()
+            if declared & {key, key.partition(".")[0]}
+            and key.rpartition(".")[2] not in NOT_OF_THE_RESULT
+        }
 
     def _inputs(self, name: str, run: Run) -> dict[str, str | None]:
         """Return the ids of the results that the stage reads; a stage done again has a new one."""
@@ -203,11 +230,21 @@ class Pipeline:
             ids["base"] = (Run.load(Path(base)).record("evolve") or {}).get("id")
         return ids
 
-    def _problems(self, name: str, run: Run) -> list[str]:
-        """Why what the folder holds of this stage is not what this run would make."""
+    def _written(self, name: str, run: Run) -> list[str]:
+        """Return those of the stage's files and folders that are there."""
         stage = self.stages[name]
         files = (*stage.writes, *stage.needs)
-        written = [file for file in files if (run.folder / file).exists()]
+        return [file for file in files if (run.folder / file).exists()]
+
+    def _problems(self, name: str, run: Run, earlier: RunConfig | None = None) -> list[str]:
+        """Return why the folder's result of this stage is not what this run would make.
+
+        Args:
+            name: the stage.
+            run: the run.
+            earlier: the configuration that the folder had; see `_differences`.
+        """
+        stage, written = self.stages[name], self._written(name, run)
         before, state = run.record(name), "finished"
         if before is None and written:
             begun = _begun_path(name, run)
@@ -221,7 +258,8 @@ class Pipeline:
             return []
         differences = []
         if state == "finished" or stage.resumes_blindly:  # else its own state knows its settings
-            differences = _differences(self._recorded(name, before), self._settings(name, run))
+            may_change = stage.may_change if state == "half done" else ()
+            differences = self._differences(name, before, run, earlier, may_change)
         ids = self._inputs(name, run)
         stale = [i for i, old in before.get("inputs", {}).items() if i in ids and ids[i] != old]
         if stale:
@@ -234,14 +272,30 @@ class Pipeline:
             f"use another folder, or delete {delete} in there to do it again"
         ]
 
-    def _recorded(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
-        """A record's settings of a stage; those that a later version added have their defaults."""
-        defaults = json.loads(json.dumps(dataclasses.asdict(RunConfig(recipe=""))))
-        settings: dict[str, Any] = dict(record["settings"])
-        for key in self.stages[name].settings:
-            known = {k: v for k, v in defaults[key].items() if k not in _NOT_OF_THE_RESULT}
-            settings[key] = {**known, **settings.get(key, {})}
-        return _without_idle(settings)
+    def _differences(
+        self,
+        name: str,
+        record: dict[str, Any],
+        run: Run,
+        earlier: RunConfig | None,
+        may_change: tuple[str, ...] = (),
+    ) -> list[str]:
+        """Return the settings of a stage in which its record differs from the run.
+
+        Settings that the record does not hold are taken from `earlier`, the configuration of the
+        folder that the record is in; without it they count as the same.
+        """
+        now = self.settings_of(name, run.config)
+        before = {
+            **(_flat(earlier) if earlier is not None else now),
+            **recorded_settings(name, record, now, _flat(RunConfig(recipe=""))),
+        }
+        return [
+            difference
+            for key, value in now.items()
+            if key not in may_change
+            for difference in _changes(option_of("--", key), before[key], value)
+        ]
 
 
 def _take(source: Path, target: Path) -> None:
@@ -263,23 +317,28 @@ def _take(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _without_idle(settings: dict[str, Any]) -> dict[str, Any]:
-    """Leave out settings that decide nothing: those of a further round, where there is none."""
-    if "round" in settings and not settings["round"].get("base"):
-        settings["round"] = {}
-    return settings
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """Return all settings by name, {"seed": 1, "vae.steps": 150}, with values as JSON has them."""
+    sections = {f.name for f in dataclasses.fields(config) if is_dataclass(f.default_factory)}
+    flat: dict[str, Any] = {}
+    for key, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
+        if key in sections:
+            flat |= {f"{key}.{name}": item for name, item in value.items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _begun_path(name: str, run: Run) -> Path:
     return run.folder / "stages" / f"{name}.begun.json"
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in {**before, **now}:
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key}: {old!r}, now {new!r}")
-    return found
+def _changes(option: str, before: Any, now: Any) -> list[str]:
+    """Return how a setting has changed, in words; none if it has not."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            change
+            for key in {**before, **now}
+            for change in _changes(f"{option}.{key}", before.get(key), now.get(key))
+        ]
+    return [] if before == now else [f"{option}: {before!r}, now {now!r}"]

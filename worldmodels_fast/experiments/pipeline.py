@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from worldmodels_fast.evaluation.fidelity.compare import compare_controller, print_fidelity
 from worldmodels_fast.evaluation.fidelity.file import read_fidelity, write_controller_rows
+from worldmodels_fast.experiments.config import RunConfig
 from worldmodels_fast.experiments.engine import Pipeline, Stage
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.experiments.stages.collect import stage_collect
@@ -32,50 +33,99 @@ def stage_sweep(run: Run, temperatures: Sequence[float] = ()) -> dict[str, Any]:
     return sweep(run, PIPELINE, temperatures or run.config.sweep.temperatures)
 
 
+DREAM_END = (
+    "dream.max_steps",
+    "dream.done_threshold",
+    "dream.done_temperature",
+    "dream.calibrated",
+)
+"""When a dream ends, whatever its temperature."""
+
+
+def _of_a_round(*names: str) -> Callable[[RunConfig], tuple[str, ...]]:
+    """Settings that count in a further round only."""
+    return lambda config: names if config.round.base else ()
+
+
+def _of_the_evaluation(config: RunConfig) -> tuple[str, ...]:
+    """Settings of the dream or of the game, wherever C is evolved."""
+    return ("game",) if config.evolve_in == "game" else ("dream.precision",)
+
+
 STAGES: dict[str, Stage] = {
-    "collect": Stage(stage_collect, ("collect", "round"), (), ("episodes",), resumes_blindly=True),
-    "train-vae": Stage(
-        stage_train_vae,
-        ("vae",),
-        ("collect",),
-        ("vae.log.jsonl", "vae.safetensors"),
-        ("vae.checkpoint",),
+    "collect": Stage(
+        stage_collect,
+        settings=("collect", "round.base"),
+        more_settings=_of_a_round("round"),
+        writes=("episodes",),
         resumes_blindly=True,
     ),
-    "encode": Stage(stage_encode, (), ("collect", "train-vae"), ("latents",), resumes_blindly=True),
+    "train-vae": Stage(
+        stage_train_vae,
+        settings=("vae",),
+        reads=("collect",),
+        writes=("vae.log.jsonl", "vae.safetensors"),
+        needs=("vae.checkpoint",),
+        resumes_blindly=True,
+    ),
+    "encode": Stage(
+        stage_encode,
+        settings=("round.base",),
+        # A round's links to another run's latents get rewards if M is to predict them.
+        more_settings=_of_a_round("rnn.predicts_reward"),
+        reads=("collect", "train-vae"),
+        writes=("latents",),
+        resumes_blindly=True,
+    ),
     "train-rnn": Stage(
         stage_train_rnn,
-        ("rnn",),
-        ("encode",),
-        ("mdn_rnn.log.jsonl", "mdn_rnn.safetensors"),
-        ("mdn_rnn.checkpoint",),
+        settings=("rnn",),
+        reads=("encode",),
+        writes=("mdn_rnn.log.jsonl", "mdn_rnn.safetensors"),
+        needs=("mdn_rnn.checkpoint",),
         resumes_blindly=True,
     ),
     "fidelity": Stage(
         stage_fidelity,
-        ("fidelity", "death"),
-        ("encode", "train-rnn"),
-        ("fidelity.json",),
+        settings=(
+            "fidelity.policies",
+            "fidelity.real_episodes",
+            "fidelity.dream_episodes",
+            *DREAM_END,
+            "controller.latent",
+        ),
+        reads=("encode", "train-rnn"),
+        writes=("fidelity.json",),
         wanted=lambda config: config.rnn.predicts_done or config.rnn.predicts_reward,
     ),
     "quality": Stage(
         stage_quality,
-        ("quality", "death"),
-        ("collect", "train-vae", "encode", "train-rnn"),
-        ("quality.json",),
+        settings=("quality", *DREAM_END, "controller.latent"),
+        reads=("collect", "train-vae", "encode", "train-rnn"),
+        writes=("quality.json",),
     ),
     "evolve": Stage(
         stage_evolve,
-        ("evolve", "death", "controller", "gap"),
-        ("train-vae", "encode", "train-rnn"),
-        ("history.jsonl", "means.safetensors", "controller.safetensors", "world"),
-        ("evolution_state.pickle",),
+        settings=("evolve_in", "evolve", "dream.temperature", *DREAM_END, "controller", "gap"),
+        more_settings=_of_the_evaluation,
+        reads=("train-vae", "encode", "train-rnn"),
+        writes=("history.jsonl", "means.safetensors", "controller.safetensors", "world"),
+        needs=("evolution_state.pickle",),
+        resumes_blindly=True,
+        may_change=(
+            "evolve.generations",
+            "evolve.max_minutes",
+            "evolve.rollouts",  # for generations to come, which the state makes sure of
+            "evolve.rollout_schedule",
+            "gap.every",
+            "gap.episodes",
+        ),
     ),
     "evaluate": Stage(
         stage_evaluate,
-        ("evaluate",),
-        ("evolve",),
-        (
+        settings=("evaluate", "fidelity.dream_episodes"),
+        reads=("evolve",),
+        writes=(
             "game/evaluate-agent.jsonl",
             "game/evaluate-agent-unmodified.jsonl",
             "game/evaluate-best-by-real.jsonl",
@@ -85,9 +135,18 @@ STAGES: dict[str, Stage] = {
     ),
     "sweep-temperature": Stage(
         stage_sweep,
-        ("evolve", "death", "controller", "gap", "sweep"),
-        ("train-vae", "encode", "train-rnn"),
-        ("temperatures.json", "temperatures.md"),
+        settings=(
+            "evolve_in",
+            "evolve",
+            *DREAM_END,
+            "dream.precision",
+            "controller",
+            "gap",
+            "sweep",
+            "fidelity.dream_episodes",
+        ),
+        reads=("train-vae", "encode", "train-rnn"),
+        writes=("temperatures.json", "temperatures.md"),
         wanted=lambda config: bool(config.sweep.temperatures),
     ),
     "report": Stage(stage_report, always=True),

@@ -26,7 +26,7 @@ from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 from worldmodels_fast.world.world import World
 
 _NO_WIDTH = -60.0
-"""A log-variance that adds nothing to a float32."""
+"""A log-variance whose samples equal the mean in float32."""
 
 
 FIRST_LATENTS = 1000
@@ -83,26 +83,9 @@ class Run:
             base = Run.load(Path(self.config.round.base))
         except ValueError as error:
             raise ValueError(
-                f"round.base: {error}; name the run that this one goes on from with --from RUN"
+                f"--round.base: {error}; name the run that this one goes on from with --from RUN"
             ) from error
-        for what in ("environment", "env_kwargs"):
-            own, others = getattr(self.config, what), getattr(base.config, what)
-            if own != others:
-                raise ValueError(f"round.base: {base.folder} has {what} {others!r}, not {own!r}")
-        if base.config.rnn.predicts_reward and not self.config.rnn.predicts_reward:
-            raise ValueError(
-                f"round.base: the M of {base.folder} predicts rewards (rnn.predicts_reward), and "
-                "this run's, which goes on from it, does not"
-            )
-        sizes = [
-            (c.vae.latent_dim, c.rnn.hidden_dim, c.rnn.n_mixtures, c.rnn.predicts_done)
-            for c in (self.config, base.config)
-        ]
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"round.base: {base.folder} has a V and an M of other sizes: latent_dim, "
-                f"hidden_dim, n_mixtures, predicts_done are {sizes[1]} there, {sizes[0]} here"
-            )
+        _check_base(self.config, base)
         return base
 
     def record(self, stage: str) -> dict[str, Any] | None:
@@ -115,10 +98,10 @@ class Run:
         record = read_json(path)
         if record is not None:
             with reading(path, f"delete it and run the stage `{stage}` again"):
-                kinds = {"id": str, "settings": dict, "figures": dict}
-                for key, kind in kinds.items():
-                    if not isinstance(record[key], kind):
-                        raise TypeError(f"{key}: expected {kind.__name__}, got {record[key]!r}")
+                for key, kind in (("settings", dict), ("figures", dict), ("id", str)):
+                    value = record[key] if key == "settings" else record.get(key, kind())
+                    if not isinstance(value, kind):
+                        raise TypeError(f"{key}: expected {kind.__name__}, got {value!r}")
         return record
 
     def new_controller(self) -> LinearController:
@@ -134,23 +117,41 @@ class Run:
             squash=self.environment.squash,
         )
 
-    def unevolved_world(self) -> World:
+    def placeholder_controller(self) -> LinearController:
+        """Return a controller that has the environment's actions, and is not made to act.
+
+        It stands where a dream or a world needs one and open-loop policies play.
+        """
+        return LinearController(
+            features=("z",),
+            latent_dim=self.config.vae.latent_dim,
+            hidden_dim=self.config.rnn.hidden_dim,
+            action_dim=self.environment.action_dim,
+            squash=self.environment.squash,
+        )
+
+    def unevolved_world(self, temperature: float | None = None) -> World:
         """Return V, M and first latents as a world whose controller is not evolved yet.
+
+        Args:
+            temperature: of its dreams; None for the run's.
 
         Raises:
             ValueError: V or M is not trained yet.
         """
         config = self.config
+        if temperature is None:
+            temperature = config.dream.temperature
         return World(
             vae=self.load_vae(),
             mdn_rnn=self.load_mdn_rnn(),
-            controller=self.new_controller(),
+            controller=self.placeholder_controller(),
             initial_latents=self.first_latents(),
             config={
                 "environment": config.environment,
                 "env_kwargs": config.env_kwargs,
                 "latent": config.controller.latent,
-                "dream": self.dream_settings(),
+                "dream": {"temperature": temperature, **self.dream_end()},
                 "seed": config.seed,
             },
         )
@@ -159,29 +160,41 @@ class Run:
         """Return this run's settings of a `Dream`, as a world's config.json keeps them.
 
         Raises:
-            ValueError: death is to be calibrated, and M has no calibration.
+            ValueError: the dream's end is to be calibrated, and M has no calibration.
         """
-        death = self.config.death
-        rule = {"done_threshold": death.threshold, "done_temperature": death.temperature}
-        if death.calibrated:
-            fit = (self.record("train-rnn") or {}).get("figures", {}).get("death", {})
-            if "threshold" not in fit:
-                why = fit.get("none", "it was trained before there was one; run `train-rnn` again")
-                raise ValueError(f"death.calibrated: M has no calibration: {why}")
-            rule = {"done_threshold": fit["threshold"], "done_temperature": fit["temperature"]}
-        evolve = self.config.evolve
-        return {"temperature": evolve.temperature, "max_steps": evolve.max_steps, **rule}
+        return {"temperature": self.config.dream.temperature, **self.dream_end()}
+
+    def dream_end(self) -> dict[str, Any]:
+        """Return when this run's dreams end: max_steps, done_threshold and done_temperature.
+
+        Raises:
+            ValueError: the end is to be calibrated, and M has no calibration.
+        """
+        dream = self.config.dream
+        if not dream.calibrated:
+            names = ("max_steps", "done_threshold", "done_temperature")
+            return {name: getattr(dream, name) for name in names}
+        fit = (self.record("train-rnn") or {}).get("figures", {}).get("death", {})
+        if "threshold" not in fit:
+            why = fit.get("none", "it was trained before there was one; run `train-rnn` again")
+            raise ValueError(f"--dream.calibrated: M has no calibration: {why}")
+        return {
+            "max_steps": dream.max_steps,
+            "done_threshold": fit["threshold"],
+            "done_temperature": fit["temperature"],
+        }
 
     def members_env_kwargs(self) -> dict[str, Any]:
-        """Return the environment's settings where members of a generation are ranked in it.
+        """Return the environment's settings for the rollouts that members are ranked by.
 
-        They are the run's, and whatever cuts rollouts short (see `EvolveConfig.patience`).
+        They are the run's, with the limits of `GameConfig`.
         """
-        kwargs, evolve = dict(self.config.env_kwargs), self.config.evolve
-        if evolve.max_steps < kwargs.get("max_steps", self.environment.max_steps):
-            kwargs["max_steps"] = evolve.max_steps
-        if evolve.patience:
-            kwargs["patience"] = evolve.patience
+        kwargs, game = dict(self.config.env_kwargs), self.config.game
+        longest = kwargs.get("max_steps", self.environment.max_steps)
+        if game.max_steps is not None and game.max_steps < longest:
+            kwargs["max_steps"] = game.max_steps
+        if game.patience:
+            kwargs["patience"] = game.patience
         return kwargs
 
     def load_vae(self) -> VAE:
@@ -213,11 +226,11 @@ class Run:
         return model.eval()
 
     def player(self) -> tuple[MDNRNN, LinearController, Callable[[Params], Params]]:
-        """Return the M of the dream, an untrained C for it, and what makes C's parameters.
+        """Return the M of the dream, an untrained C for it, and a map to C's parameters.
 
-        The last takes a population (P, n_params) as CMA-ES evolves it to that of the C returned.
-        They are the same unless the search is in units of the features, or C remembers by an
-        untrained M.
+        The map takes a population (P, n_params) float32 of CMA-ES to one of the C returned. It is
+        the identity unless the search is in units of the features, or C sees an untrained M's
+        memory.
         """
         config, mdn_rnn, controller = self.config.controller, self.load_mdn_rnn(), None
         spec = self.new_controller().spec
@@ -253,6 +266,28 @@ class Run:
         if self.config.controller.latent == "mu":
             logvar = np.full_like(logvar, _NO_WIDTH)
         return mu, logvar
+
+
+def _check_base(config: RunConfig, base: Run) -> None:
+    """Raise ValueError unless a run of this configuration can go on from `base`."""
+    for name in ("environment", "env_kwargs"):
+        own, others = getattr(config, name), getattr(base.config, name)
+        if own != others:
+            raise ValueError(f"--round.base: {base.folder} has {name} {others!r}, not {own!r}")
+    if base.config.rnn.predicts_reward and not config.rnn.predicts_reward:
+        raise ValueError(
+            f"--round.base: the M of {base.folder} predicts rewards, and this run's, which goes on "
+            "from it, does not (--rnn.predicts-reward)"
+        )
+    sizes = [
+        (c.vae.latent_dim, c.rnn.hidden_dim, c.rnn.n_mixtures, c.rnn.predicts_done)
+        for c in (config, base.config)
+    ]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"--round.base: {base.folder} has a V and an M of other sizes: latent_dim, "
+            f"hidden_dim, n_mixtures, predicts_done are {sizes[1]} there, {sizes[0]} here"
+        )
 
 
 def _weights(path: Path, stage: str) -> dict[str, torch.Tensor]:

@@ -40,7 +40,7 @@ def dream_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple
     shown = slice(0, stride * STRIP_FRAMES, stride)
     rows = [frames[shown], reconstruct(world, frames[shown])]
     ends = []
-    own = float(world.config.get("dream", {}).get("temperature", 1.15))
+    own = float(world.dream_settings["temperature"])
     temperatures = (1.0, own) if own != 1.0 else (0.5, 1.0)
     for temperature in temperatures:
         dreamt, ended = dream_along(
@@ -70,7 +70,7 @@ def end_beside_reality(world: World, frames: Frames, actions: Floats) -> tuple[F
     """
     dreamt = min(END_TICS, len(frames) - 1)
     first = max(0, len(frames) - dreamt - WATCHED_TICS)
-    temperatures = sorted({0.5, 1.0, float(world.config.get("dream", {}).get("temperature", 1.15))})
+    temperatures = sorted({0.5, 1.0, float(world.dream_settings["temperature"])})
     scene = beside(
         world,
         frames[first:],

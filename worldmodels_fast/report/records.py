@@ -10,6 +10,7 @@ from worldmodels_fast import envs
 from worldmodels_fast.evaluation.fidelity.file import read_fidelity
 from worldmodels_fast.evaluation.fidelity.row import FidelityRow
 from worldmodels_fast.evaluation.scores import Evaluation, load_evaluations
+from worldmodels_fast.migration import migrate_config
 from worldmodels_fast.report.temperatures import read_temperatures
 from worldmodels_fast.utils.files import read_json, read_json_lines, read_text
 
@@ -36,7 +37,7 @@ class RunRecords:
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.json in today's sections and names; empty if there is none."""
-        return in_todays_sections(read_json(self.folder / "config.json") or {})
+        return migrate_config(read_json(self.folder / "config.json") or {})
 
     @cached_property
     def config_text(self) -> str | None:
@@ -183,15 +184,3 @@ def environment_line(settings: dict[str, Any]) -> str:
         for key in ("environment", "versions")
     )
     return f"{settings['env_id']} ({environment}), seed {settings['seed']}; {versions}"
-
-
-def in_todays_sections(config: dict[str, Any]) -> dict[str, Any]:
-    """Return config.json's content with the settings that the records read in today's places.
-
-    Where C is evolved was `evolve.where` and is `evolve_in`; the dream's temperature and its limit
-    were settings of `evolve` and are those of `dream`.
-    """
-    evolve, dream = config.get("evolve", {}), config.get("dream", {})
-    earlier = {name: evolve[name] for name in ("temperature", "max_steps") if name in evolve}
-    where = {"evolve_in": evolve["where"]} if "where" in evolve else {}
-    return {**where, **config, "dream": {**earlier, **dream}} if config else {}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from typing import Literal
+
+from worldmodels_fast.utils.settings import SettingsCheck
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -29,7 +32,7 @@ class VAEConfig:
         precision: of the convolutions; "auto" takes bf16 where the machine multiplies it natively.
         checkpoint_every: steps between checkpoints, reports of held-out loss included.
         seed_offset: added to the run's seed.
-        device: "cuda" is torch's current CUDA device; "auto" takes it where there is one.
+        device: "cuda" is torch's current CUDA device; "auto" is "cuda" where there is one.
     """
 
     latent_dim: int = 64
@@ -44,6 +47,20 @@ class VAEConfig:
     checkpoint_every: int = 500
     seed_offset: int = 0
     device: Device = "auto"
+
+    def check(self, prefix: str = "--vae.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("latent_dim", "steps", "batch", "checkpoint_every", low=1)
+        check.integers("seed_offset", low=0)
+        check.numbers("learning_rate", "final_learning_rate", "reconstruction_weight", above=0)
+        check.numbers("kl_tolerance", "focus", low=0)
+        check.choice("precision", typing.get_args(Precision))
+        check.choice("device", typing.get_args(Device))
 
 
 @dataclass(frozen=True)
@@ -65,9 +82,9 @@ class RNNConfig:
         done_weight: weight of a step that ends an episode in the cross-entropy (paper: 10).
         reward_weight: of the squared error of the predicted reward against the nats of z. The
             head's row for it learns alike whatever it is (Adam divides it out); it says how much
-            of M's memory is bent to rewards.
+            of M's memory serves rewards.
         reward_limit: rewards beyond +- this count as this; None for no limit. A rare large one
-            (CarRacing's -100 for leaving the field) is all that a squared error sees.
+            (CarRacing's -100 for leaving the field) would decide the squared error.
         precision: of the matrix products.
         latent: "sample" draws z anew for each batch (paper); "mu" takes the mean.
         checkpoint_every: steps between checkpoints.
@@ -93,3 +110,20 @@ class RNNConfig:
     checkpoint_every: int = 20
     seed_offset: int = 0
     device: Device = "auto"
+
+    def check(self, prefix: str = "--rnn.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers("hidden_dim", "n_mixtures", "epochs", "batch", "chunk", low=1)
+        check.integers("checkpoint_every", low=1)
+        check.integers("seed_offset", low=0)
+        check.numbers("learning_rate", "final_learning_rate", "gradient_clip", above=0)
+        check.numbers("done_weight", "reward_weight", above=0)
+        check.numbers("reward_limit", above=0, or_none=True)
+        check.choice("precision", typing.get_args(Precision))
+        check.choice("latent", ("sample", "mu"))
+        check.choice("device", typing.get_args(Device))

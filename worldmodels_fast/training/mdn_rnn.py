@@ -108,10 +108,11 @@ def train_mdn_rnn(
         on_step: called after every step with the metrics known so far.
 
     Raises:
-        ValueError: no latents, fewer steps than sequences in a batch, a store without the rewards
-            that M is to predict, or a damaged shard or checkpoint.
+        ValueError: a setting out of range, no latents, fewer steps than sequences in a batch, a
+            store without the rewards that M is to predict, or a damaged shard or checkpoint.
         FloatingPointError: the loss is not finite.
     """
+    config.check()
     shards = data.finished_shards(latents, ".safetensors")
     if not shards:
         raise ValueError(f"{latents}: no latents; run the stage `encode` first")

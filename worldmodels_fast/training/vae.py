@@ -43,9 +43,11 @@ def train_vae(
         on_step: called after every step with the metrics known so far.
 
     Raises:
-        ValueError: no episodes, too few for one batch, or a damaged shard or checkpoint.
+        ValueError: a setting out of range, no episodes, too few for one batch, or a damaged shard
+            or checkpoint.
         FloatingPointError: the loss is not finite.
     """
+    config.check()
     training, held_out = data.split_held_out(data.finished_shards(episodes))
     if not training:
         raise ValueError(f"{episodes}: no episodes; run the stage `collect` first")

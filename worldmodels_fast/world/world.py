@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from worldmodels_fast.dream.config import DREAM_DEFAULTS
 from worldmodels_fast.dream.dream import Dream
 from worldmodels_fast.envs.registry import spec_of
 from worldmodels_fast.models.controller import LinearController
@@ -40,13 +41,6 @@ FORMAT = 1
 
 ADVICE = "save or fetch the world again"
 """Ends the messages about a damaged folder."""
-
-_DREAM_SETTINGS = {
-    "temperature": 1.15,
-    "max_steps": 2100,
-    "done_threshold": 0.0,
-    "done_temperature": 0.0,
-}
 
 
 @dataclass(repr=False)
@@ -104,14 +98,19 @@ class World:
         latent: Latent = self.config.get("latent", "sample")
         return latent
 
+    @property
+    def dream_settings(self) -> dict[str, Any]:
+        """The temperature, max_steps, done_threshold and done_temperature of this world's dream."""
+        return {**DREAM_DEFAULTS, **self.config.get("dream", {})}
+
     def agent(self, seed: int = 0, latent: Latent | None = None) -> Agent:
         """Return a new `Agent` of this world; ``seed`` is that of its samples of z."""
         return Agent(self, seed=seed, latent=latent or self.latent)
 
     def dream(self, **settings: Any) -> Dream:
         """Return this world's `Dream`; ``settings`` replace those of config.json."""
-        own = {**_DREAM_SETTINGS, **self.config.get("dream", {})}
-        return Dream(self.mdn_rnn, self.controller, self.initial_latents, **{**own, **settings})
+        own = {**self.dream_settings, **settings}
+        return Dream(self.mdn_rnn, self.controller, self.initial_latents, **own)
 
     def game(self, env_id: str | None = None, **settings: Any) -> Game:
         """Return this world's `Game`, the real one; ``settings`` replace those of config.json.
@@ -173,7 +172,7 @@ class World:
                 "predicts_reward": rnn.predicts_reward,
             },
             "controller": self.controller.config(),
-            "dream": {**_DREAM_SETTINGS, **self.config.get("dream", {})},
+            "dream": self.dream_settings,
             "digest": _digest(rounded),
         }
         weights = {

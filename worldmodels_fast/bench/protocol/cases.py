@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worldmodels_fast import ops
+from worldmodels_fast.dream.config import DreamConfig
 from worldmodels_fast.types import Floats
 from worldmodels_fast.world.pretrained import load_pretrained
 
@@ -16,7 +17,7 @@ CASES = ("car_racing", "doom", "take-cover")
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
-TEMPERATURE = 1.15
+TEMPERATURE = DreamConfig.temperature
 
 NEVER_DONE = 1e30
 """As done_threshold: every rollout has its full length, so that work can be counted."""

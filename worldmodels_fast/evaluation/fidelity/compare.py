@@ -122,6 +122,7 @@ def compare_with_game(
         controllers: worlds whose agents play, too, by name: as many episodes of the game, and their
             own dreams at temperature 1.
     """
+    config.check()
     spec = envs.ENVIRONMENTS[environment]
     n = len(config.policies) * config.real_episodes
     with StageProgress("fidelity", n, "real episodes") as progress:

@@ -1,10 +1,11 @@
-"""The section `fidelity` of the settings: the comparison of dream and game."""
+"""Settings of the comparison of dream and game."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worldmodels_fast.envs.policies import FIDELITY_POLICIES
+from worldmodels_fast.envs.policies import FIDELITY_POLICIES, check_policies
+from worldmodels_fast.utils.settings import SettingsCheck, option_of
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,14 @@ class FidelityConfig:
     real_episodes: int = 50
     dream_episodes: int = 256
     warn_factor: float = 1.5
+
+    def check(self, prefix: str = "--fidelity.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check_policies(option_of(prefix, "policies"), self.policies)
+        check.integers("real_episodes", "dream_episodes", low=1)
+        check.numbers("warn_factor", above=1)

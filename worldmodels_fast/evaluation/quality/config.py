@@ -1,8 +1,10 @@
-"""What the stage `quality` is asked for."""
+"""Settings of the dream's measurement on held-out episodes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from worldmodels_fast.utils.settings import SettingsCheck
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,11 @@ class QualityConfig:
     frames: int = 2000
     dreams: int = 192
 
-    def check(self) -> None:
-        """Raise ValueError for numbers that make no sense."""
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"quality.{name}: expected at least 1, got {value}")
+    def check(self, prefix: str = "--quality.") -> None:
+        """Raise ValueError or TypeError for a setting out of range.
+
+        Args:
+            prefix: what the options begin with on the command line.
+        """
+        check = SettingsCheck(self, prefix)
+        check.integers(*(field.name for field in fields(self)), low=1)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 
 from worldmodels_fast.data.collect import CollectConfig
+from worldmodels_fast.dream.config import DreamConfig
+from worldmodels_fast.evaluation.config import EvaluateConfig
 from worldmodels_fast.evaluation.fidelity.config import FidelityConfig
 from worldmodels_fast.evaluation.quality.config import QualityConfig
 from worldmodels_fast.evolution.cma import EvolveConfig
 from worldmodels_fast.experiments.config import (
     ControllerConfig,
-    EvaluateConfig,
     GapConfig,
     RoundConfig,
     RunConfig,
 )
 from worldmodels_fast.experiments.recipes.changes import another_controller, wider_first_step
+from worldmodels_fast.rollout.config import GameConfig
 from worldmodels_fast.training.config import RNNConfig, VAEConfig
 
 
@@ -41,7 +43,10 @@ def car_racing_paper() -> RunConfig:
             final_learning_rate=9.6e-4,
         ),
         controller=ControllerConfig(features=("z", "h"), bias=True),
-        evolve=EvolveConfig(where="game", generations=1800, temperature=1.0, max_steps=1000),
+        evolve_in="game",
+        evolve=EvolveConfig(generations=1800),
+        dream=DreamConfig(temperature=1.0, max_steps=1000),
+        game=GameConfig(max_steps=1000),
     )
 
 
@@ -72,19 +77,15 @@ def car_racing_quick() -> RunConfig:
         ),
         controller=dataclasses.replace(paper.controller, latent="mu", search="features"),
         evolve=EvolveConfig(
-            where="game",
             generations=150,
             sigma0=0.03,
             rollouts=2,
             rollout_schedule=((90, 4), (140, 8)),
-            temperature=1.0,
-            max_steps=1000,
-            patience=100,
             eval_every=10,
             eval_rollouts=64,
-            vae_precision="auto",
             cma_options={"CMA_diagonal": True},
         ),
+        game=GameConfig(max_steps=1000, patience=100, vae_precision="auto"),
         evaluate=EvaluateConfig(vae_precision="auto"),
     )
 
@@ -114,11 +115,11 @@ def car_racing_smoke() -> RunConfig:
             generations=4,
             rollouts=1,
             rollout_schedule=((2, 2),),
-            max_steps=150,
-            patience=60,
             eval_every=2,
             eval_rollouts=4,
         ),
+        dream=dataclasses.replace(quick.dream, max_steps=150),
+        game=dataclasses.replace(quick.game, max_steps=150, patience=60),
         quality=QualityConfig(
             episodes=6, windows=20, warm_up=20, horizon=20, samples=4, frames=60, dreams=12
         ),
@@ -147,15 +148,9 @@ def car_racing_dream(base: RunConfig | None = None) -> RunConfig:
             base.rnn, predicts_reward=True, reward_limit=10.0, epochs=10, learning_rate=1e-3
         ),
         controller=dataclasses.replace(base.controller, features=("z", "h"), search="features"),
-        evolve=EvolveConfig(
-            generations=100,
-            sigma0=0.03,
-            temperature=1.0,
-            max_steps=1000,
-            eval_every=10,
-            eval_rollouts=256,
-            precision="auto",
-        ),
+        evolve_in="dream",
+        evolve=EvolveConfig(generations=100, sigma0=0.03, eval_every=10, eval_rollouts=256),
+        dream=DreamConfig(temperature=1.0, max_steps=1000, precision="auto"),
         fidelity=FidelityConfig(policies=("uniform", "held-random", "random-linear", "still")),
         gap=GapConfig(every=10),
     )

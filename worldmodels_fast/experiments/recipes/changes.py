@@ -16,10 +16,10 @@ def another_controller(base: RunConfig, recipe: str, **controller: Any) -> RunCo
 
 
 def wider_first_step(base: RunConfig) -> EvolveConfig:
-    """Let a C that sees z alone begin with actions as large as those of one that sees h, too.
+    """Return `base.evolve` with a larger first step, for a C that sees z alone.
 
-    In units of the features, each of them adds the same to an action: 32 add a third of what 288
-    do, and far less behind a second layer, whose weights are not in these units.
+    In units of the features, each of them adds the same to an action: 32 add a third of 288's sum,
+    and far less before a second layer, whose weights are not in these units.
     """
     if base.controller.search == "plain":
         return base.evolve

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from worldmodels_fast.data.collect import CollectConfig
+from worldmodels_fast.dream.config import DreamConfig
+from worldmodels_fast.evaluation.config import EvaluateConfig
 from worldmodels_fast.evaluation.fidelity.config import FidelityConfig
 from worldmodels_fast.evaluation.quality.config import QualityConfig
 from worldmodels_fast.evolution.cma import EvolveConfig
 from worldmodels_fast.experiments.config import (
     PAPER_TEMPERATURES,
     ControllerConfig,
-    DeathConfig,
-    EvaluateConfig,
     GapConfig,
     RoundConfig,
     RunConfig,
@@ -32,7 +32,8 @@ def take_cover_paper() -> RunConfig:
         vae=VAEConfig(steps=300_000),
         # The paper's rate falls by 0.99999 a step, to 0.78e-3 after 24,400 steps.
         rnn=RNNConfig(epochs=400, final_learning_rate=7.8e-4),
-        evolve=EvolveConfig(generations=1800, precision="auto"),
+        evolve=EvolveConfig(generations=1800),
+        dream=DreamConfig(precision="auto"),
         gap=GapConfig(every=25),
         sweep=SweepConfig(temperatures=PAPER_TEMPERATURES),
     )
@@ -59,14 +60,8 @@ def take_cover_quick() -> RunConfig:
             focus=50.0,
         ),
         rnn=RNNConfig(epochs=8, batch=64, chunk=100, learning_rate=1.5e-3),
-        death=DeathConfig(calibrated=True),
-        evolve=EvolveConfig(
-            generations=100,
-            eval_every=10,
-            precision="fastest",
-            sigma0=0.03,
-            temperature=1.3,
-        ),
+        evolve=EvolveConfig(generations=100, eval_every=10, sigma0=0.03),
+        dream=DreamConfig(temperature=1.3, calibrated=True, precision="fastest"),
         controller=ControllerConfig(search="features"),
         gap=GapConfig(every=10),
     )
@@ -83,14 +78,9 @@ def take_cover_smoke() -> RunConfig:
         vae=VAEConfig(steps=150, learning_rate=1e-3, final_learning_rate=1e-4, checkpoint_every=50),
         rnn=RNNConfig(hidden_dim=64, epochs=4, batch=20, chunk=100, learning_rate=4e-3),
         evolve=EvolveConfig(
-            population=16,
-            generations=6,
-            rollouts=4,
-            eval_every=3,
-            eval_rollouts=64,
-            max_steps=300,
-            precision="auto",
+            population=16, generations=6, rollouts=4, eval_every=3, eval_rollouts=64
         ),
+        dream=DreamConfig(max_steps=300, precision="auto"),
         fidelity=FidelityConfig(
             policies=("uniform", "still", "left", "right"), real_episodes=4, dream_episodes=100
         ),
@@ -99,7 +89,12 @@ def take_cover_smoke() -> RunConfig:
         ),
         evaluate=EvaluateConfig(episodes=4, random_episodes=4),
         gap=GapConfig(every=3, episodes=2),
-        sweep=SweepConfig(temperatures=(0.5, 1.15), dream_rollouts=64, episodes=2, generations=3),
+        sweep=SweepConfig(
+            temperatures=(0.5, DreamConfig.temperature),
+            dream_rollouts=64,
+            episodes=2,
+            generations=3,
+        ),
     )
 
 
@@ -116,7 +111,7 @@ def take_cover_untrained_m(base: RunConfig | None = None) -> RunConfig:
 
 
 def take_cover_mu(base: RunConfig | None = None) -> RunConfig:
-    """Ablation: M and C are fed the mean of what V says, not a sample."""
+    """Ablation: M and C get V's mean as z, not a sample."""
     base = base or take_cover_quick()
     return dataclasses.replace(
         base,
@@ -134,7 +129,7 @@ def take_cover_fp32(base: RunConfig | None = None) -> RunConfig:
         recipe="take-cover-fp32",
         vae=dataclasses.replace(base.vae, precision="fp32"),
         rnn=dataclasses.replace(base.rnn, precision="fp32"),
-        evolve=dataclasses.replace(base.evolve, precision="fp32"),
+        dream=dataclasses.replace(base.dream, precision="fp32"),
     )
 
 
@@ -150,7 +145,8 @@ def take_cover_second_round(base: RunConfig | None = None) -> RunConfig:
         recipe="take-cover-second-round",
         round=RoundConfig(base=f"runs/{base.recipe}"),
         rnn=dataclasses.replace(base.rnn, epochs=4, learning_rate=1e-3),
-        evolve=dataclasses.replace(base.evolve, generations=200, temperature=1.15),
+        evolve=dataclasses.replace(base.evolve, generations=200),
+        dream=dataclasses.replace(base.dream, temperature=DreamConfig.temperature),
         gap=GapConfig(every=20),
         sweep=dataclasses.replace(base.sweep, generations=100),
     )

@@ -36,7 +36,7 @@ def stage_collect(run: Run) -> dict[str, Any]:
 def _collect_with_agent(run: Run, base: Run) -> dict[str, Any]:
     """Link the base's shards, and let its agent play those that follow."""
     if not (base.world / "config.json").is_file():
-        raise ValueError(f"round.base: {base.folder} has no finished world; run its stages first")
+        raise ValueError(f"--round.base: {base.folder} has no finished world; run its stages first")
     taken = take_shards(base.episodes, run.episodes)
     per_shard, episodes = run.config.collect.shard_episodes, run.config.round.episodes
     shards = range(max(taken) + 1, max(taken) + 1 + -(-episodes // per_shard))

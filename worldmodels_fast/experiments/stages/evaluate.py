@@ -1,4 +1,4 @@
-"""Stages `evaluate`, `sweep-temperature` and `report`: what came of it."""
+"""The stage `evaluate`: the agent's score in the game."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from worldmodels_fast.world.world import World
 def stage_evaluate(run: Run) -> dict[str, Any]:
     """Play the real game with the world's agent, on fresh seeds, beside the random policy.
 
-    Where C was evolved in the dream, it was chosen there alone. If the gap was watched, the mean
-    that was best in the real game then plays, too, for comparison; its score is measured anew,
-    since the one that it was picked for is too good. Where the game has an unmodified environment
-    besides ours, the agent plays the same seeds in there.
+    Where C was evolved in the dream, it was chosen by its dreams alone. If the gap was measured,
+    the mean with the best score in the game then plays, too, for comparison, on fresh seeds: the
+    score by which it was picked is biased. Where the game has an unmodified environment besides
+    ours, the agent plays the same seeds in that, too.
     """
     config = run.config.evaluate
     if not (run.world / "config.json").is_file():

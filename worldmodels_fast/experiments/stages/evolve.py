@@ -16,6 +16,7 @@ from worldmodels_fast import ops
 from worldmodels_fast.dream.dream import Dream
 from worldmodels_fast.evolution.cma import Evaluate, Params, Record, Scores, Watch, evolve
 from worldmodels_fast.experiments.run import Run, save_weights
+from worldmodels_fast.migration import migrate_identity
 from worldmodels_fast.models.controller import LinearController
 from worldmodels_fast.models.mdn_rnn import MDNRNN
 from worldmodels_fast.models.vae import VAE
@@ -39,7 +40,7 @@ class _Players:
 
 @dataclass(frozen=True)
 class _Evaluators:
-    """How members and means are evaluated, in the dream or in the game.
+    """Functions that evaluate members and means, in the dream or in the game.
 
     Attributes:
         evaluate: plays a generation's rollouts.
@@ -56,14 +57,14 @@ class _Evaluators:
 
 def stage_evolve(run: Run) -> dict[str, Any]:
     """Evolve C in the dream or in the game, and put the finished world together."""
-    config = run.config.evolve
+    config, evolve_in = run.config.evolve, run.config.evolve_in
     vae, latents = run.load_vae(), run.first_latents()
     mdn_rnn, controller, to_params = run.player()
     players = _Players(run, vae, mdn_rnn, controller, to_params)
     means: list[float] = []
     gap = ""
     progress = StageProgress("evolve", config.generations, "generations")
-    with progress, (_in_game if config.where == "game" else _in_dream)(players) as evaluators:
+    with progress, (_in_game if evolve_in == "game" else _in_dream)(players) as evaluators:
 
         def on_generation(record: Record) -> None:
             nonlocal gap
@@ -92,6 +93,8 @@ def stage_evolve(run: Run) -> dict[str, Any]:
             seed=run.config.seed,
             on_generation=on_generation,
             watch=evaluators.watch,
+            depends_on=_depends_on(run),
+            read_identity=migrate_identity,
         )
     controller.set_flat(to_params(result.params[None])[0])
     save_weights(controller, run.folder / "controller.safetensors")
@@ -114,11 +117,11 @@ def stage_evolve(run: Run) -> dict[str, Any]:
         return sum(record.get(key, 0) for record in result.history)
 
     return {
-        f"score_in_the_{config.where}": result.score,
+        f"score_in_the_{evolve_in}": result.score,
         "from_generation": result.generation,
         "generations": len(result.history),
         "stopped_by": result.stopped,
-        f"{config.where}_steps": total("steps"),
+        f"{evolve_in}_steps": total("steps"),
         "score_steps": total("score_steps"),
         "steps_per_second": (total("steps") + total("score_steps")) / total("seconds"),
         "precision": evaluators.precision,
@@ -128,10 +131,27 @@ def stage_evolve(run: Run) -> dict[str, Any]:
     }
 
 
+def _depends_on(run: Run) -> dict[str, Any]:
+    """Return the settings that the evaluation of members depends on, for the evolution's state.
+
+    The stage's identity holds them, too; the state is read where its record has been deleted.
+    """
+    config = run.config
+    settings = {
+        "evolve_in": config.evolve_in,
+        **{f"controller.{name}": value for name, value in vars(config.controller).items()},
+    }
+    if config.evolve_in == "dream":
+        own = {"precision": config.dream.precision, "device": config.dream.device}
+        return settings | {f"dream.{k}": v for k, v in {**run.dream_settings(), **own}.items()}
+    names = ("max_steps", "patience", "vae_precision", "device")
+    return settings | {f"game.{name}": getattr(config.game, name) for name in names}
+
+
 @contextlib.contextmanager
 def _in_dream(players: _Players) -> Iterator[_Evaluators]:
-    """M's dream, one native call for a generation."""
-    run, config = players.run, players.run.config.evolve
+    """Yield what evaluates in M's dream, a generation in one native call."""
+    run, config = players.run, players.run.config.dream
     dream = Dream(
         players.mdn_rnn,
         players.controller,
@@ -150,8 +170,8 @@ def _in_dream(players: _Players) -> Iterator[_Evaluators]:
 
 @contextlib.contextmanager
 def _in_game(players: _Players) -> Iterator[_Evaluators]:
-    """The real game, in worker processes; rollouts of a generation may be cut, never a score's."""
-    run, config = players.run, players.run.config.evolve
+    """Yield what evaluates in the game; only a generation's rollouts are cut, never a score's."""
+    run, config = players.run, players.run.config.game
     precision: VAEPrecision = ops.resolve_precision(config.vae_precision, "vae_encoder")
     make = functools.partial(
         Game,
@@ -180,10 +200,10 @@ def _in_game(players: _Players) -> Iterator[_Evaluators]:
 
 @contextlib.contextmanager
 def _watch_gap(players: _Players, dream: Dream) -> Iterator[Watch | None]:
-    """What measures the exploit gap while C evolves, or None if the run does not ask for it.
+    """Yield a function that measures the exploit gap, or None if the run asks for none.
 
-    The games are the same after every generation, so that their scores differ by the controller
-    and not by luck.
+    The game's episodes are the same after every generation, so that scores differ by the
+    controller and not by luck.
     """
     run = players.run
     config, evolve_config, seed = run.config.gap, run.config.evolve, run.config.seed

@@ -1,4 +1,4 @@
-"""The stage `fidelity`: is the dream as deadly as the game?"""
+"""The stage `fidelity`: open-loop policies in the dream and in the game."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from worldmodels_fast.experiments.run import Run
 
 
 def stage_fidelity(run: Run) -> dict[str, Any]:
-    """Compare what comes of fixed policies in the dream and in the game.
+    """Compare open-loop policies in the dream and in the game.
 
-    That is how long they survive; where M predicts rewards, what they are paid.
+    They are compared by the steps that they survive, or, where M predicts rewards, by their sums.
 
     Raises:
-        ValueError: M predicts neither, and every dream is like any other.
+        ValueError: M predicts neither, so that all dreams have the same return.
     """
     if not (run.config.rnn.predicts_done or run.config.rnn.predicts_reward):
         raise ValueError(
-            "fidelity: M predicts no end of an episode (rnn.predicts_done) and no reward "
-            "(rnn.predicts_reward)"
+            "fidelity: M predicts no end of an episode (--rnn.predicts-done) and no reward "
+            "(--rnn.predicts-reward)"
         )
     config = run.config.fidelity
     dream = Dream(
         run.load_mdn_rnn(),
-        run.new_controller(),  # policies keep to its actions
+        run.placeholder_controller(),  # policies keep to its actions
         run.first_latents(),
-        **{**run.dream_settings(), "temperature": 1.0},
+        temperature=1.0,
+        **run.dream_end(),
     )
     rows = compare_with_game(
         dream,

@@ -14,14 +14,14 @@ from worldmodels_fast.utils.progress import StageProgress, console
 
 
 def stage_quality(run: Run) -> dict[str, Any]:
-    """Measure on held-out episodes how good the dream is: its foresight, deaths, walls and fire."""
+    """Measure the dream on held-out episodes: V, M's predictions, ends and rewards."""
     config = run.config
     shards = data.finished_shards(run.latents, ".safetensors")
     training, shards = data.split_held_out(shards)
     held_out = HeldOut(run.episodes, run.latents, shards, config.quality.episodes)
     with StageProgress("quality", PARTS, "parts") as progress:
         result = measure(
-            run.unevolved_world(),
+            run.unevolved_world(temperature=1.0),
             held_out,
             config.quality,
             done_weight=config.rnn.done_weight,

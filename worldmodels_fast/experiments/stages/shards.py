@@ -12,7 +12,7 @@ def take_shards(source: Path, target: Path, suffix: str = "") -> list[int]:
     """Link every shard of another run that `target` lacks; return their numbers."""
     shards = data.finished_shards(source, suffix)
     if not shards:
-        raise ValueError(f"round.base: no shards in {source}; finish that run first")
+        raise ValueError(f"--round.base: no shards in {source}; finish that run first")
     target.mkdir(parents=True, exist_ok=True)
     for shard in shards:
         link = data.shard_path(target, shard, suffix)

@@ -1,9 +1,9 @@
 """The temperature table: C evolved in dreams of several temperatures, each scored in both worlds.
 
 Each temperature is a run of its own in `sweep/tau-T/` of the run's folder, which has adopted the
-run's V and M (and its C, if that was evolved in just the same way). So it goes on after a kill, can
-be done alone and in any order, and every other command works on it. The table is made of what is
-there, again after every row.
+run's V and M (and its C, if all settings of that are the same). So a row resumes after a kill, can
+be done alone and in any order, and every other command works on it. The table is written after
+every row, from the rows that there are.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def _do_row(run: Run, pipeline: Pipeline, temperature: float) -> None:
     config = run.config.sweep
     evolve = dataclasses.replace(
         run.config.evolve,
-        temperature=temperature,
         generations=config.generations or run.config.evolve.generations,
         rollouts=config.rollouts or run.config.evolve.rollouts,
     )
-    settings = dataclasses.replace(run.config, evolve=evolve, sweep=SweepConfig())
+    dreaming = dataclasses.replace(run.config.dream, temperature=temperature)
+    settings = dataclasses.replace(run.config, evolve=evolve, dream=dreaming, sweep=SweepConfig())
     row = pipeline.open_run(_row_folder(run, temperature), settings)
     pipeline.adopt(row, run)
     pipeline.run_stage("evolve", row)
@@ -104,7 +104,7 @@ def _do_row(run: Run, pipeline: Pipeline, temperature: float) -> None:
         return
     world = World.load(row.world)
     began = time.perf_counter()
-    dream = world.dream(precision=evolve.precision, device=evolve.device)
+    dream = world.dream(precision=dreaming.precision, device=dreaming.device)
     params = world.controller.flat.detach().numpy()[None]
     returns = dream.evaluate(params, config.dream_rollouts, asked["dream_seed"]).returns[0]
     dream_seconds = time.perf_counter() - began
@@ -194,9 +194,7 @@ def _write_table(run: Run) -> None:
             "env_id": random.settings["env_id"],
             "versions": random.settings["versions"],
             "controller": dataclasses.asdict(config.controller),
-            **{
-                name: value for name, value in run.dream_settings().items() if name != "temperature"
-            },
+            **run.dream_end(),
         },
         "rows": rows,
         "random": random.to_json(),
