@@ -57,7 +57,7 @@ def test_torch_is_asked_for_training_alone():
     users = {
         path.relative_to(folder).parts[0]
         for path in folder.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Name) and node.id == "products_in_bf16"
     }
     assert users <= {"training", "experiments"}
