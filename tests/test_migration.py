@@ -36,7 +36,7 @@ def was(raw, name):
 
 @BEFORE
 def test_configurations_are_read(made):
-    raw = json.loads((made / "config.json").read_text())
+    raw = json.loads((made / "config.json").read_text(encoding="utf-8"))
     assert {"where", "temperature", "device"} <= set(raw["evolve"])
     assert "death" in raw
     config = load_config(made / "config.json")
@@ -100,12 +100,12 @@ def test_what_an_earlier_record_does_not_hold_is_that_of_its_configuration(name,
 def test_settings_that_a_record_of_before_does_not_know_are_at_their_defaults(tmp_path, toy):
     run = write_small_run(tmp_path, small_config())
     path = tmp_path / "stages" / "train-rnn.json"
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     del record["format"]
     rnn = {k.removeprefix("rnn."): v for k, v in record["settings"].items() if k[:4] == "rnn."}
     del rnn["predicts_reward"], rnn["reward_limit"]  # from before M could predict rewards
     plain = {k: v for k, v in record["settings"].items() if "." not in k}
-    path.write_text(json.dumps({**record, "settings": {**plain, "rnn": rnn}}))
+    path.write_text(json.dumps({**record, "settings": {**plain, "rnn": rnn}}), encoding="utf-8")
     open_run(tmp_path, run.config)
     with pytest.raises(ValueError, match=r"--rnn.predicts-reward: False, now True"):
         open_run(tmp_path, with_section(run.config, "rnn", predicts_reward=True))
@@ -138,9 +138,9 @@ def put_back(run):
     evolve, death = formerly(run.config)
     controller = dataclasses.asdict(run.config.controller)
     path = run.folder / "config.json"
-    raw = json.loads(path.read_text())
+    raw = json.loads(path.read_text(encoding="utf-8"))
     del raw["evolve_in"], raw["dream"], raw["game"]
-    path.write_text(json.dumps({**raw, "evolve": evolve, "death": death}))
+    path.write_text(json.dumps({**raw, "evolve": evolve, "death": death}), encoding="utf-8")
     left_out = ("device", "workers")
     settings = {
         **{name: raw[name] for name in ("environment", "env_kwargs", "seed")},
@@ -152,7 +152,7 @@ def put_back(run):
     record = run.record("evolve")
     (run.folder / "stages" / "evolve.json").unlink()
     begun = {"stage": "evolve", "settings": settings, "inputs": record["inputs"]}
-    (run.folder / "stages" / "evolve.begun.json").write_text(json.dumps(begun))
+    (run.folder / "stages" / "evolve.begun.json").write_text(json.dumps(begun), encoding="utf-8")
     path = run.folder / "evolution_state.pickle"
     state = pickle.loads(path.read_bytes())
     gone = ("generations", "max_minutes", "workers", "rollouts", "rollout_schedule")
@@ -247,9 +247,9 @@ def test_a_bare_value_in_place_of_a_configuration(tmp_path):
         ('{"recipe": "x", "evolve": 3}', "not a configuration .*repair the file"),
         ('{"recipe": "x", "evolve": {"wher": "game"}}', "unknown settings .*repair the file"),
     ):
-        (tmp_path / "config.json").write_text(text)
+        (tmp_path / "config.json").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=f"config.json: .*{words}"):
             load_config(tmp_path / "config.json")
-    (tmp_path / "config.json").write_text('{"recipe": "x", "vae": {"batch": 0}}')
+    (tmp_path / "config.json").write_text('{"recipe": "x", "vae": {"batch": 0}}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"config.json: --vae.batch: expected at least 1, got 0"):
         load_config(tmp_path / "config.json")

@@ -99,9 +99,9 @@ def record_all(folder, config):
         run_stage(name, Run(folder, recording(config, reads)))
         if name == "train-rnn":  # an M this small cannot be calibrated
             path = folder / "stages" / "train-rnn.json"
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8"))
             record["figures"]["death"] = {"threshold": 0.5, "temperature": 1.0}
-            path.write_text(json.dumps(record))
+            path.write_text(json.dumps(record), encoding="utf-8")
     return found
 
 
@@ -242,7 +242,7 @@ def test_every_setting_that_a_stage_declares_makes_its_result_stale(tmp_path, ki
         for file in stage.writes:
             path = base.folder / file
             path.parent.mkdir(exist_ok=True)
-            path.write_text('{"rows": []}')
+            path.write_text('{"rows": []}', encoding="utf-8")
         finish(base, name)
     stale_by = {}
     for setting in ALL_SETTINGS:

@@ -62,7 +62,11 @@ def test_torch_is_asked_for_training_alone():
     }
     assert users <= {"training", "experiments"}
     stages = folder / "experiments" / "stages"
-    assert not [path for path in stages.glob("*.py") if "products_in_bf16" in path.read_text()]
+    assert not [
+        path
+        for path in stages.glob("*.py")
+        if "products_in_bf16" in path.read_text(encoding="utf-8")
+    ]
 
 
 def test_unknown_names_are_refused():
