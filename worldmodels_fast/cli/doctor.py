@@ -42,7 +42,7 @@ def check_machine() -> bool:
     else:
         works += [_check("CUDA", _cuda), _check("CUDA agrees with the CPU", _cuda_error)]
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    console.print(f"free disk here: {free:.0f} GB (take-cover-quick writes about 20)")
+    console.print(f"free disk here: {free:.0f} GB (take-cover-quick writes 26)")
     return all(works)
 
 

@@ -112,7 +112,7 @@ def pixel_predictions(result: dict[str, Any]) -> Table:
 
 
 def about_predictions(result: dict[str, Any]) -> str:
-    """How far M foresees."""
+    """Return sentences on how many tics M's predictions reach."""
     prediction = result["prediction"]
     first, foreseen = horizons(prediction["latent"])
     last = len(prediction["tics"])
@@ -178,7 +178,7 @@ def alarm_rates(result: dict[str, Any]) -> Table:
 
 
 def about_head(result: dict[str, Any]) -> str:
-    """What the weight of ends does, and what the paper's rule makes of it."""
+    """Return sentences on the weight of ends and the paper's rule."""
     d = result["deaths"]
     rise = d["rise"]
     said = (
