@@ -33,14 +33,14 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 SECTIONS = ("build", "tests", "sanitizer", "bench")
 TESTS = (
-    "tests/test_cuda.py",
-    "tests/test_cuda_training.py",
-    "tests/test_device_players.py",
-    "tests/test_doctor.py",
-    "tests/test_dlpack.py",
-    "tests/test_philox.py",
-    "tests/test_ops.py",
-    "tests/test_dream_rollout.py",
+    "tests/ops/test_cuda.py",
+    "tests/training/test_cuda_training.py",
+    "tests/rollout/test_device_players.py",
+    "tests/cli/test_doctor.py",
+    "tests/ops/test_dlpack.py",
+    "tests/ops/test_philox.py",
+    "tests/ops/test_ops.py",
+    "tests/ops/test_dream_rollout.py",
 )
 TOOLS = ("memcheck", "racecheck")
 

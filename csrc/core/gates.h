@@ -3,7 +3,7 @@
 //   c' = sigmoid(f) c + sigmoid(i) tanh(g)        h' = sigmoid(o) tanh(c')
 //
 // Five exponentials and three divisions. What matters here is an absolute error of the order of
-// float's (2e-7 in sigmoid and tanh, tested in tests/test_vector_math.py), and speed, because this
+// float's (2e-7 in sigmoid and tanh, tested in tests/ops/test_vector_math.py), and speed, because this
 // stands between two products. vector_math.h has the functions whose results are the same
 // everywhere.
 //

@@ -4,7 +4,7 @@
 //
 // The includer provides F (float), I (int32), U (uint32), vectors (cpu/simd.h) or single numbers
 // (core/scalar.h), and their helpers. Error bounds against float64, tested over the full range in
-// tests/test_vector_math.py:
+// tests/ops/test_vector_math.py:
 //   exp, log 2 ulp; tanh 3 ulp; sigmoid 3 ulp where the result is normal, else 5e-39 absolute;
 //   cos_2pi 2.5e-7 absolute.
 // Polynomial coefficients: weighted minimax fits, rounded to float.

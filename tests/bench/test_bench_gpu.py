@@ -3,10 +3,10 @@
 import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from folders import ROOT
 
 from worldmodels_fast import ops
 from worldmodels_fast.bench.command import bench
@@ -86,17 +86,26 @@ def test_an_environment_is_put_back(monkeypatch):
     assert "JAX_PLATFORMS" not in os.environ
 
 
-@pytest.mark.skipif(not WHY, reason="there is a CUDA device")
-def test_without_a_gpu_it_says_why(tmp_path, capsys, monkeypatch):
-    with pytest.raises(ValueError, match="device: 'cuda' cannot be used, because ") as refused:
-        bench(BenchConfig(out=tmp_path / "x", device="cuda"))
-    assert WHY in str(refused.value)
-    path = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+def gpu_command():
+    path = ROOT / "benchmarks" / "gpu.py"
     if not path.is_file():
         pytest.skip("benchmarks/ is not beside the tests")
     spec = importlib.util.spec_from_file_location("gpu_command", path)
     command = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(command)
+    return command
+
+
+def test_the_tests_that_it_runs_are_there():
+    assert [path for path in gpu_command().TESTS if not (ROOT / path).is_file()] == []
+
+
+@pytest.mark.skipif(not WHY, reason="there is a CUDA device")
+def test_without_a_gpu_it_says_why(tmp_path, capsys, monkeypatch):
+    with pytest.raises(ValueError, match="device: 'cuda' cannot be used, because ") as refused:
+        bench(BenchConfig(out=tmp_path / "x", device="cuda"))
+    assert WHY in str(refused.value)
+    command = gpu_command()
     monkeypatch.setattr(
         sys, "argv", ["gpu.py", "--out", str(tmp_path / "r.json"), "--only", "tests"]
     )

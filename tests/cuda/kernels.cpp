@@ -1,4 +1,4 @@
-// The GPU's kernels on the emulator, as C functions for tests/test_cuda_emulated.py. Each returns
+// The GPU's kernels on the emulator, as C functions for tests/ops/test_cuda_emulated.py. Each returns
 // what went wrong, in words, or an empty text; it is valid until the next call.
 #include <cstring>
 #include <string>
