@@ -12,7 +12,7 @@ from small_runs import TOY, finish, small_config, with_evolve, with_section, wri
 from worldmodels_fast import envs
 from worldmodels_fast.cli import main as cli
 from worldmodels_fast.experiments.config import load_config
-from worldmodels_fast.experiments.pipeline import PIPELINE, STAGES, adopt, open_run, run_stage
+from worldmodels_fast.experiments.pipeline import ENGINE, STAGES, adopt, open_run, run_stage
 from worldmodels_fast.experiments.recipes.registry import make_recipe
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.migration import MOVED, migrate_config, migrate_identity, renamed_option
@@ -64,7 +64,7 @@ def test_records_are_those_of_their_configuration(made, tmp_path):
     run = Run(folder, config)
     done = [name for name in STAGES if run.record(name) is not None and name != "report"]
     assert {"evolve", "evaluate"} <= set(done)
-    assert [PIPELINE._differences(name, run.record(name), run, None) for name in done] == [
+    assert [ENGINE._differences(name, run.record(name), run, None) for name in done] == [
         [] for name in done
     ]
     if "train-vae" in done:  # of an ablation, only what it did itself is in the repository

@@ -14,7 +14,7 @@ from worldmodels_fast.data.collect import CollectConfig
 from worldmodels_fast.evaluation.quality.config import QualityConfig
 from worldmodels_fast.experiments.config import GapConfig, RoundConfig, RunConfig, SweepConfig
 from worldmodels_fast.experiments.engine import NOT_OF_THE_RESULT, SETTINGS_OF_ALL, _flat
-from worldmodels_fast.experiments.pipeline import PIPELINE, STAGES, adopt, open_run, run_stage
+from worldmodels_fast.experiments.pipeline import ENGINE, STAGES, adopt, open_run, run_stage
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.rollout.config import GameConfig
 from worldmodels_fast.training.config import RNNConfig, VAEConfig
@@ -35,7 +35,7 @@ def toy(monkeypatch):
 
 def declared(name, config):
     """The settings of a stage's identity: its own, and those of the stages that it reads."""
-    found = set(PIPELINE.settings_of(name, config))
+    found = set(ENGINE.settings_of(name, config))
     for before in STAGES[name].reads:
         found |= declared(before, config)
     return found
@@ -253,7 +253,7 @@ def test_every_setting_that_a_stage_declares_makes_its_result_stale(tmp_path, ki
             name
             for name in STAGES
             if name != "report"
-            and PIPELINE.settings_of(name, other) != PIPELINE.settings_of(name, config)
+            and ENGINE.settings_of(name, other) != ENGINE.settings_of(name, config)
         }
         option = option_of("--", setting)
         for name in set(STAGES) - {"report"}:

@@ -26,7 +26,7 @@ from worldmodels_fast.evolution.cma import load_means
 from worldmodels_fast.experiments.config import GapConfig
 from worldmodels_fast.experiments.engine import Stage
 from worldmodels_fast.experiments.pipeline import (
-    PIPELINE,
+    ENGINE,
     STAGES,
     adopt,
     compare_run,
@@ -261,7 +261,7 @@ def test_stages_name_one_another_rightly():
         assert isinstance(stage, Stage)
         assert set(stage.reads) <= set(names[:i])
         assert all(attrgetter(name)(SMOKE) is not None for name in stage.settings)
-        assert set(stage.may_change) <= set(PIPELINE.settings_of(names[i], SMOKE))
+        assert set(stage.may_change) <= set(ENGINE.settings_of(names[i], SMOKE))
         assert stage.function.__doc__
     with pytest.raises(ValueError, match=r"stage: expected one of collect, .*got 'colect'"):
         run_stage("colect", Run(None, SMOKE))

@@ -15,7 +15,7 @@ from worldmodels_fast.evaluation.config import EvaluateConfig
 from worldmodels_fast.evaluation.fidelity.config import FidelityConfig
 from worldmodels_fast.evolution.cma import EvolveConfig
 from worldmodels_fast.experiments.config import RunConfig, SweepConfig
-from worldmodels_fast.experiments.pipeline import PIPELINE, STAGES, open_run
+from worldmodels_fast.experiments.pipeline import ENGINE, STAGES, open_run
 from worldmodels_fast.experiments.run import Run, save_weights
 from worldmodels_fast.migration import FORMAT
 from worldmodels_fast.training.config import RNNConfig, VAEConfig
@@ -61,8 +61,8 @@ def finish(run: Run, name: str) -> None:
         "format": FORMAT,
         "stage": name,
         "id": uuid.uuid4().hex,
-        "settings": PIPELINE.settings_of(name, run.config),
-        "inputs": PIPELINE._inputs(name, run),
+        "settings": ENGINE.settings_of(name, run.config),
+        "inputs": ENGINE._inputs(name, run),
         "figures": {},
         "seconds": 1.0,
     }

@@ -46,7 +46,7 @@ def open_stage_run(stage: str, args: list[str]) -> Run:
     """Return the run that FOLDER [RECIPE] [settings] describe, its settings written.
 
     Raises:
-        ValueError: see `folder_and_settings` and `Pipeline.open_run`.
+        ValueError: see `folder_and_settings` and `StageEngine.open_run`.
     """
     world = f"; or name a world ({_worlds()})" if stage in TAKE_WORLDS else ""
     folder, settings, rest = folder_and_settings(args, world)

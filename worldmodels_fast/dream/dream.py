@@ -77,8 +77,8 @@ class Dream:
         precision: str = "fp32",
         device: str = "cpu",
         threads: int | None = None,
-        done_threshold: float = 0.0,
-        done_temperature: float = 0.0,
+        done_threshold: float = DreamConfig.done_threshold,
+        done_temperature: float = DreamConfig.done_temperature,
         backend: str | None = None,
     ) -> None:
         weights = mdn_rnn if isinstance(mdn_rnn, ops.MDNRNNWeights) else mdn_rnn.weights()

@@ -77,7 +77,7 @@ NOT_OF_THE_RESULT = {"workers", "checkpoint_every", "device"}
 """Names of settings, in any section, that may change without a stage's result changing."""
 
 
-class Pipeline:
+class StageEngine:
     """A table of stages, and how a run goes through it.
 
     Args:

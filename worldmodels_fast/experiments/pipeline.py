@@ -8,7 +8,7 @@ from typing import Any
 from worldmodels_fast.evaluation.fidelity.compare import compare_controller, print_fidelity
 from worldmodels_fast.evaluation.fidelity.file import read_fidelity, write_controller_rows
 from worldmodels_fast.experiments.config import RunConfig
-from worldmodels_fast.experiments.engine import Pipeline, Stage
+from worldmodels_fast.experiments.engine import Stage, StageEngine
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.experiments.stages.collect import stage_collect
 from worldmodels_fast.experiments.stages.encode import stage_encode
@@ -30,7 +30,7 @@ def stage_sweep(run: Run, temperatures: Sequence[float] = ()) -> dict[str, Any]:
         run: the run.
         temperatures: rows to do now; none for those of the configuration.
     """
-    return sweep(run, PIPELINE, temperatures or run.config.sweep.temperatures)
+    return sweep(run, ENGINE, temperatures or run.config.sweep.temperatures)
 
 
 DREAM_END = (
@@ -153,11 +153,11 @@ STAGES: dict[str, Stage] = {
 }
 """In the order of a run."""
 
-PIPELINE = Pipeline(STAGES)
-open_run = PIPELINE.open_run
-run_stage = PIPELINE.run_stage
-run_all = PIPELINE.run_all
-adopt = PIPELINE.adopt
+ENGINE = StageEngine(STAGES)
+open_run = ENGINE.open_run
+run_stage = ENGINE.run_stage
+run_all = ENGINE.run_all
+adopt = ENGINE.adopt
 
 
 def compare_run(run: Run) -> None:

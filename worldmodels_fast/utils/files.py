@@ -1,8 +1,8 @@
 """Files that appear whole or not at all; text, JSON and JSON lines, always UTF-8.
 
-Every file of the package is written here. The bytes go to `NAME.unfinished` in the same folder,
-reach the disk, and only then take the place of `NAME`: whatever fails on the way (a full disk, a
-value that is not JSON, a kill) leaves the file that was there.
+Files of a run, a world or a report are written here. The bytes go to `NAME.unfinished` in the same
+folder, reach the disk, and only then take the place of `NAME`: whatever fails on the way (a full
+disk, a value that is not JSON, a kill) leaves the file that was there.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from worldmodels_fast.evaluation.fidelity.compare import controller_row
 from worldmodels_fast.evaluation.fidelity.file import write_controller_rows
 from worldmodels_fast.evaluation.statistics import summary
 from worldmodels_fast.experiments.config import PAPER_TEMPERATURES, SweepConfig
-from worldmodels_fast.experiments.engine import Pipeline
+from worldmodels_fast.experiments.engine import StageEngine
 from worldmodels_fast.experiments.run import Run
 from worldmodels_fast.report.temperatures import (
     draw_temperatures,
@@ -42,12 +42,12 @@ BEFORE = ("collect", "train-vae", "encode", "train-rnn")
 """The stages that a sweep needs."""
 
 
-def sweep(run: Run, pipeline: Pipeline, temperatures: Sequence[float] = ()) -> dict[str, Any]:
+def sweep(run: Run, engine: StageEngine, temperatures: Sequence[float] = ()) -> dict[str, Any]:
     """Do the rows of these temperatures, and write the table of all that there are.
 
     Args:
         run: a run; stages before the evolution that are missing are done first.
-        pipeline: the stages before the table's rows, and the rows' own.
+        engine: the stages before the table's rows, and the rows' own.
         temperatures: those to do now; none for the run's, or if it has none the paper's.
 
     Returns:
@@ -61,10 +61,10 @@ def sweep(run: Run, pipeline: Pipeline, temperatures: Sequence[float] = ()) -> d
     # The configuration's own check says what is wrong with them.
     dataclasses.replace(run.config, sweep=SweepConfig(temperatures=chosen))
     for name in BEFORE:
-        pipeline.run_stage(name, run)
+        engine.run_stage(name, run)
     for temperature in chosen:
         console.print(f"temperature {temperature:g}")
-        _do_row(run, pipeline, temperature)
+        _do_row(run, engine, temperature)
         _write_table(run)
     table = read_temperatures(run.folder)
     console.print(temperatures_table(table))
@@ -75,7 +75,7 @@ def _row_folder(run: Run, temperature: float) -> Path:
     return run.folder / "sweep" / f"tau-{temperature:g}"
 
 
-def _do_row(run: Run, pipeline: Pipeline, temperature: float) -> None:
+def _do_row(run: Run, engine: StageEngine, temperature: float) -> None:
     """Evolve at a temperature, score the controller in the dream and in the game."""
     config = run.config.sweep
     evolve = dataclasses.replace(
@@ -85,9 +85,9 @@ def _do_row(run: Run, pipeline: Pipeline, temperature: float) -> None:
     )
     dreaming = dataclasses.replace(run.config.dream, temperature=temperature)
     settings = dataclasses.replace(run.config, evolve=evolve, dream=dreaming, sweep=SweepConfig())
-    row = pipeline.open_run(_row_folder(run, temperature), settings)
-    pipeline.adopt(row, run)
-    pipeline.run_stage("evolve", row)
+    row = engine.open_run(_row_folder(run, temperature), settings)
+    engine.adopt(row, run)
+    engine.run_stage("evolve", row)
 
     path = row.folder / "temperature.json"
     record = row.record("evolve")
