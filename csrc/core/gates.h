@@ -3,8 +3,8 @@
 //   c' = sigmoid(f) c + sigmoid(i) tanh(g)        h' = sigmoid(o) tanh(c')
 //
 // Five exponentials and three divisions. What matters here is an absolute error of the order of
-// float's (2e-7 in sigmoid and tanh, tested in tests/ops/test_vector_math.py), and speed, because this
-// stands between two products. vector_math.h has the functions whose results are the same
+// float's (2e-7 in sigmoid and tanh, tested in tests/ops/test_vector_math.py), and speed, because
+// this stands between two products. vector_math.h has the functions whose results are the same
 // everywhere.
 //
 // Each function is a chain of operations that wait for one another, so it can be had for one number

@@ -1,5 +1,5 @@
-// The GPU's kernels on the emulator, as C functions for tests/ops/test_cuda_emulated.py. Each returns
-// what went wrong, in words, or an empty text; it is valid until the next call.
+// The GPU's kernels on the emulator, as C functions for tests/ops/test_cuda_emulated.py. Each
+// returns what went wrong, in words, or an empty text; it is valid until the next call.
 #include <cstring>
 #include <string>
 #include <type_traits>
