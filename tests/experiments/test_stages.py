@@ -239,6 +239,32 @@ def test_a_run_begins_with_what_another_has_finished(tmp_path, toy_stages):
         adopt(same, base)
 
 
+def test_adopting_deletes_nothing_that_has_no_record(tmp_path, toy_stages):
+    base = open_run(tmp_path / "base", SMOKE)
+    run_all(base)
+    own = open_run(tmp_path / "own", SMOKE)
+    (own.folder / "vae.safetensors").write_bytes(b"days of work")
+    with pytest.raises(ValueError, match=r"own: vae.safetensors of train-vae are there, without"):
+        adopt(own, base)
+    assert (own.folder / "vae.safetensors").read_bytes() == b"days of work"
+    # What an adoption has left that was killed is replaced.
+    write_json(own.folder / "stages" / "train-vae.adopting.json", {"from": str(base.folder)})
+    assert "train-vae" in adopt(own, base)
+    assert not (own.folder / "stages" / "train-vae.adopting.json").exists()
+
+
+def test_results_without_an_id_are_adopted_and_again(tmp_path, toy_stages):
+    base = open_run(tmp_path / "base", SMOKE)
+    run_all(base)
+    for path in (base.folder / "stages").iterdir():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        del record["id"]  # as the first versions wrote them
+        write_json(path, {**record, "inputs": dict.fromkeys(record["inputs"])})
+    own = open_run(tmp_path / "own", SMOKE)
+    assert "collect" in adopt(own, base)
+    assert "collect" in adopt(own, base)
+
+
 def test_a_damaged_record_is_named(tmp_path, toy_stages):
     run = open_run(tmp_path, SMOKE)
     (tmp_path / "stages").mkdir()

@@ -37,6 +37,7 @@ class Toy(gymnasium.Env):
         max_steps=40,
         patience=0,
         slow=None,
+        fails_to_close=False,
     ):
         self.observation_space = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-1, 1, (actions,), np.float32)
@@ -44,6 +45,7 @@ class Toy(gymnasium.Env):
         self.crash_once, self.deadly_seed, self.fail_at = crash_once, deadly_seed, fail_at
         self.max_steps, self.patience = max_steps, patience
         self.slow = slow
+        self.fails_to_close = fails_to_close
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -77,6 +79,8 @@ class Toy(gymnasium.Env):
         return self.frame(), reward, self.left <= 0, self.t >= self.max_steps or given_up, {}
 
     def close(self):
+        if self.fails_to_close:
+            raise OSError("the toy cannot be closed")
         if self.slow:
             (pathlib.Path(self.slow) / f"closed-{os.getpid()}").touch()
 

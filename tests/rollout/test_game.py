@@ -99,7 +99,27 @@ def test_episodes_are_bitwise_what_the_agent_plays_by_itself(game, expected):
     assert seen == dict(enumerate(expected))
 
 
-def test_every_step_is_told(game, expected):
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_fork_that_closes_a_game_leaves_its_parents(game, expected):
+    assert game.play(population(), EPISODES[:2]) == expected[:2]  # its workers are up
+    child = os.fork()
+    if child == 0:
+        game.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert game.play(population(), EPISODES) == expected  # it hung, when the two shared an epoll
+
+
+def test_an_environment_that_fails_to_close_is_replaced():
+    with (
+        small_world().game(TOY, env_kwargs={"fails_to_close": True, "fail_at": 2}) as game,
+        pytest.warns(RuntimeWarning, match="the toy broke"),
+        pytest.raises(RuntimeError, match="failed 3 times; last: RuntimeError: the toy broke"),
+    ):
+        game.evaluate(population(), 1)
+
+
+def test_every_step_is_reported(game, expected):
     told = {}
 
     def on_step(place, step, frame, action, reward):

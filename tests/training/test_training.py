@@ -1,5 +1,6 @@
 """Training V and M on made-up data: resuming, data order, losses, logs."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -42,6 +43,18 @@ def same_weights(a, b):
 
 
 # --- pieces -----------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "v.checkpoint"
+    save_checkpoint(path, {"step": 1})
+
+    def too_many_files(self):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(type(path), "read_bytes", too_many_files)
+    with pytest.raises(OSError, match="Too many open files"):
+        load_checkpoint(path)
 
 
 def test_learning_rates():

@@ -20,7 +20,9 @@ from worldmodels_fast.utils.files import (
     read_json,
     read_json_lines,
     read_text,
+    reading,
     write_bytes,
+    write_files,
     write_json,
     write_json_lines,
     write_text,
@@ -30,6 +32,24 @@ from worldmodels_fast.utils.tensors import load_tensors, save_tensors
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_an_error_of_the_system_is_not_the_files_fault(tmp_path):
+    with pytest.raises(PermissionError), reading(tmp_path / "x", "delete it"):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    damaged = pytest.raises(ValueError, match=r"x: damaged, .*truncated.*; delete it")
+    with damaged, reading(tmp_path / "x", "delete it"):
+        raise OSError("Unable to open file: truncated file")  # as h5py says it
+
+
+def test_several_files_are_on_the_disk_before_the_first_replaces_one(tmp_path, monkeypatch):
+    seen = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append("fsync") or fsync(fd))
+    monkeypatch.setattr(os, "replace", lambda *a: seen.append("replace") or replace(*a))
+    write_files(tmp_path, {"config.json": b"{}", "a": b"1", "b": b"2"})
+    assert seen[:3] == ["fsync"] * 3
+    assert seen.count("replace") == 3
 
 
 def test_what_is_written_comes_back(tmp_path):

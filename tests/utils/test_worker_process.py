@@ -141,6 +141,20 @@ def test_at_exit_workers_are_stopped(tmp_path):
     assert not is_running(pid)
 
 
+def test_a_worker_does_not_choose_the_scripts_start_method():
+    code = (
+        "import multiprocessing\n"
+        "from test_worker_process import echo\n"
+        "from worldmodels_fast.utils.worker_process import WorkerProcess, stop_workers\n"
+        "worker = WorkerProcess.start(echo)\n"
+        "worker.receive()\n"
+        "stop_workers([worker])\n"
+        "multiprocessing.set_start_method('spawn')\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=100)
+
+
 def test_a_fork_leaves_its_parents_workers_alone():
     worker = WorkerProcess.start(echo)
     assert worker.receive() == []

@@ -151,10 +151,8 @@ def collect(
         ValueError: a setting is out of range, or a policy's name is unknown.
     """
     config.check()
-    longest = min(
-        envs.ENVIRONMENTS[environment].max_steps,
-        int((env_kwargs or {}).get("max_steps", envs.ENVIRONMENTS[environment].max_steps)),
-    )
+    registered = envs.ENVIRONMENTS[environment].max_steps
+    longest = min(registered, int((env_kwargs or {}).get("max_steps") or registered))
     if config.min_steps >= longest:
         raise ValueError(
             f"--collect.min-steps: expected fewer than {longest}, since no episode is longer and "

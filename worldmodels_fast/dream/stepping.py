@@ -152,6 +152,7 @@ def state_at(
             restart flag.
     """
     numbers = np.arange(len(z)) if rollout is None else rollout
+    z, h, c = (np.array(x, np.float32, order="C") for x in (z, h, c))  # `put` writes into them
     return _state(z, h, c, seed, numbers, step)
 
 

@@ -179,8 +179,9 @@ class StageEngine:
         has meanwhile done a stage anew.
 
         Raises:
-            ValueError: a stage here was adopted from an earlier result of `base`, or the results
-                in `base` are not those of its configuration.
+            ValueError: a stage here was adopted from an earlier result of `base`, the results in
+                `base` are not those of its configuration, or files of a stage are here that no
+                record tells of.
         """
         adopted: list[str] = []
         for name, stage in self.stages.items():
@@ -191,7 +192,7 @@ class StageEngine:
             own, record = run.record(name), base.record(name)
             if own is not None:
                 taken = own.get("adopted_from")
-                if taken is not None and own["id"] != (record or {}).get("id"):
+                if taken is not None and own.get("id") != (record or {}).get("id"):
                     raise ValueError(
                         f"{run.folder}: its {name} is that of {taken}, where it has been deleted "
                         "or done anew since; delete this folder, or use another one"
@@ -203,10 +204,20 @@ class StageEngine:
                 and not _begun_path(name, run).exists()
                 and not self._differences(name, record, run, base.config)
             ):
+                adopting = run.folder / "stages" / f"{name}.adopting.json"
+                files = (*stage.writes, *stage.needs)
+                there = [file for file in files if (run.folder / file).exists()]
+                if there and not adopting.exists():
+                    raise ValueError(
+                        f"{run.folder}: {', '.join(there)} of {name} are there, without a record "
+                        "that says where they come from; move or delete them, or use another folder"
+                    )
+                write_json(adopting, {"from": str(base.folder)})
                 for file in stage.writes:
                     _take(base.folder / file, run.folder / file)
                 record["adopted_from"] = str(base.folder)
                 write_json(run.folder / "stages" / f"{name}.json", record)
+                adopting.unlink()
                 adopted.append(name)
         return adopted
 

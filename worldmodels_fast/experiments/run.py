@@ -190,7 +190,7 @@ class Run:
         They are the run's, with the limits of `GameConfig`.
         """
         kwargs, game = dict(self.config.env_kwargs), self.config.game
-        longest = kwargs.get("max_steps", self.environment.max_steps)
+        longest = kwargs.get("max_steps") or self.environment.max_steps
         if game.max_steps is not None and game.max_steps < longest:
             kwargs["max_steps"] = game.max_steps
         if game.patience:

@@ -20,6 +20,7 @@ neither can wait for the other to read.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
 from dataclasses import dataclass, field
@@ -266,7 +267,8 @@ class _Worker:
         """Report an environment's error; return the tasks to be played now."""
         # The episode is played again in an environment that has not failed.
         if slot in self.environments:
-            self.environments.pop(slot).close()
+            with contextlib.suppress(Exception):  # it has failed already
+                self.environments.pop(slot).close()
         self.slots[slot]["stepping"] = False
         tasks: list[Task] = self.ask(FAILED, task.slot, picklable(error))
         return tasks
@@ -274,7 +276,8 @@ class _Worker:
     def close(self) -> None:
         """Close all environments."""
         for environment in self.environments.values():
-            environment.close()
+            with contextlib.suppress(Exception):  # the others are closed, too
+                environment.close()
 
 
 def run_worker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import time
 from typing import Any
 
 from worldmodels_fast.rollout.worker import SLOT_DTYPE, WorkerSettings, run_worker, shared_slots
@@ -32,7 +33,9 @@ class WorkerPool:
         self._settings = settings
         self._workers: list[WorkerProcess | None] = [None] * workers
         self._episodes = [0] * workers  # assigned to each and not done
-        self._pipes = selectors.DefaultSelector()
+        # Not epoll, whose registrations a forked process shares.
+        self._pipes = selectors.PollSelector()
+        self._next_look = 0.0
 
     def worker_of(self, slot: int) -> int:
         """Return the number of the worker that a slot belongs to."""
@@ -62,8 +65,15 @@ class WorkerPool:
             received = [
                 (key.data, message) for key, _ in readable for message in self._read(key.data)
             ]
-            if not readable:
-                received = [(n, None) for n, w in enumerate(self._workers) if w and w.is_lost]
+            if not readable or time.monotonic() > self._next_look:
+                self._next_look = time.monotonic() + POLL_SECONDS
+                quiet = enumerate(self._workers)
+                seen = {key.data for key, _ in readable}
+                received += [
+                    (n, None)
+                    for n, worker in quiet
+                    if worker and n not in seen and worker.is_lost and not worker.pipe.poll()
+                ]
             if received:
                 return received
 

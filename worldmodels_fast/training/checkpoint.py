@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,15 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
     Raises:
         ValueError: the file is not a checkpoint, or damaged.
+        OSError: the file cannot be read.
     """
     if not path.exists():
         return None
+    data = io.BytesIO(path.read_bytes())  # a disk's error says nothing about the file
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(data, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # torch's own text advises to execute what the file holds
         raise ValueError(f"{path}: not a checkpoint, or damaged; {ADVICE}") from error
     if not isinstance(state, dict):
@@ -53,6 +58,8 @@ def restore(
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+    except MemoryError:
+        raise
     except Exception as error:
         raise ValueError(
             f"{checkpoint}: made by a training with other sizes ({one_line(error)}); {ADVICE}"

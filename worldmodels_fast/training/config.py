@@ -57,8 +57,8 @@ class VAEConfig:
         check = SettingsCheck(self, prefix)
         check.integers("latent_dim", "steps", "batch", "checkpoint_every", low=1)
         check.integers("seed_offset", low=0)
-        check.numbers("learning_rate", "final_learning_rate", "reconstruction_weight", above=0)
-        check.numbers("kl_tolerance", "focus", low=0)
+        check.numbers("learning_rate", "final_learning_rate", above=0)
+        check.numbers("reconstruction_weight", "kl_tolerance", "focus", low=0)
         check.choice("precision", typing.get_args(Precision))
         check.choice("device", typing.get_args(Device))
 

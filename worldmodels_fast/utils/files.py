@@ -130,6 +130,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
             file = stack.enter_context(new_file(folder / name))
             file.write(data)
             file.flush()
+            os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
@@ -158,6 +159,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+NOT_THE_FILES_FAULT = frozenset(
+    getattr(errno, name)
+    for name in ("EACCES", "EPERM", "EIO", "ESTALE", "EMFILE", "ENFILE", "ENOMEM", "ETIMEDOUT")
+    if hasattr(errno, name)
+)
+"""Errors of the system that say nothing about what a file holds."""
+
+
 @contextlib.contextmanager
 def reading(path: Path, advice: str) -> Iterator[None]:
     """Turn an exception from a file's content into a ValueError that names the file.
@@ -170,8 +179,9 @@ def reading(path: Path, advice: str) -> Iterator[None]:
         advice: ends the message: what to do about the file.
 
     Raises:
-        ValueError: the block raised an exception other than MemoryError. If the message names the
-            file already, it is passed on.
+        ValueError: the block raised another exception. If the message names the file already, it
+            is passed on.
+        MemoryError, OSError: what does not come from the file's content is passed on.
     """
     try:
         yield
@@ -179,6 +189,8 @@ def reading(path: Path, advice: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        if isinstance(error, OSError) and error.errno in NOT_THE_FILES_FAULT:
             raise
         raise ValueError(
             f"{path}: damaged, or of another version ({one_line(error)}); {advice}"

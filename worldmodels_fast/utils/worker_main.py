@@ -10,6 +10,7 @@ functions and classes that are defined in modules.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.context
 import os
 import pickle
 import signal
@@ -58,7 +59,12 @@ def main_script() -> dict[str, str]:
     """
     if _script is not None:  # a worker that starts workers
         return _script
-    data = spawn.get_preparation_data("worker")
+    context: Any = multiprocessing.context._default_context
+    chosen = context._actual_context
+    try:
+        data = spawn.get_preparation_data("worker")
+    finally:
+        context._actual_context = chosen  # looking must not choose a start method for the script
     if name := data.get("init_main_from_name"):
         return {"init_main_from_name": name}
     path = data.get("init_main_from_path", "")

@@ -176,7 +176,7 @@ class WorkerProcess:
             if wait([self.pipe], POLL_SECONDS):
                 for message in self.read():
                     return message
-            elif self.is_lost:
+            elif self.is_lost and not self.pipe.poll():
                 raise EOFError
 
     def reap(self) -> WorkerDied:
@@ -229,9 +229,14 @@ def stop_workers(idle: Sequence[WorkerProcess], busy: Sequence[WorkerProcess] = 
     for worker in ours:
         if worker in busy or not worker._is_up:
             worker._process.terminate()
-    for worker in ours:
-        worker._wait_for_end()
-        worker._kill_all()
+    end = time.monotonic() + STOP_SECONDS  # one for all
+    try:
+        for worker in ours:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker._process.wait(max(0.0, end - time.monotonic()))
+    finally:
+        for worker in ours:
+            worker._kill_all()
 
 
 def _start_failure(error: Exception) -> RuntimeError:

@@ -7,6 +7,7 @@ World's own settings stand in config.json, beside the sizes of its parts and the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from worldmodels_fast.utils.files import (
     read_text,
     reading,
     write_files,
+    write_json,
 )
 from worldmodels_fast.utils.tensors import Arrays, load_tensors, tensor_bytes
 from worldmodels_fast.world.agent import Agent
@@ -179,10 +181,21 @@ class World:
             f"{part}.safetensors": tensor_bytes(arrays, {"format": "pt"})
             for part, arrays in rounded.items()
         }
+        folder = Path(folder)
+        self._add_digest_of_an_earlier_version(folder)
         write_files(
-            Path(folder),
+            folder,
             {"config.json": json_text(config).encode(), **weights, "README.md": self.card.encode()},
         )
+
+    @classmethod
+    def _add_digest_of_an_earlier_version(cls, folder: Path) -> None:
+        """Let an old config.json say which weights belong to it, before they are replaced."""
+        path = folder / "config.json"
+        with contextlib.suppress(ValueError):  # a damaged world: there is nothing to mix up
+            config = read_json(path, ADVICE)
+            if config is not None and "digest" not in config:
+                write_json(path, {**config, "digest": cls.load(folder).digest()})
 
     @classmethod
     def load(cls, folder: Path | str) -> World:

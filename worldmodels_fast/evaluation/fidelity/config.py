@@ -35,4 +35,4 @@ class FidelityConfig:
         check = SettingsCheck(self, prefix)
         check_policies(option_of(prefix, "policies"), self.policies)
         check.integers("real_episodes", "dream_episodes", low=1)
-        check.numbers("warn_factor", above=1)
+        check.numbers("warn_factor", low=1)

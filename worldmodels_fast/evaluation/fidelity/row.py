@@ -102,10 +102,10 @@ class FidelityRow:
         deviation of the game's scores if that is larger.
         """
         if self.ratio is not None:
-            return float(abs(np.log(self.ratio)) / np.log(factor))
+            return float(abs(np.log(self.ratio)) / max(np.log(factor), 1e-9))
         assert self.difference is not None
         scale = max(abs(self.game.mean), self.game.std, 1e-9)
-        return abs(self.difference) / ((factor - 1) * scale)
+        return abs(self.difference) / max((factor - 1) * scale, 1e-9)
 
 
 def fidelity_cells(rows: Sequence[FidelityRow]) -> tuple[list[str], list[list[str]]]:

@@ -172,7 +172,8 @@ def _in_dream(players: _Players) -> Iterator[_Evaluators]:
 def _in_game(players: _Players) -> Iterator[_Evaluators]:
     """Yield what evaluates in the game; only a generation's rollouts are cut, never a score's."""
     run, config = players.run, players.run.config.game
-    precision: VAEPrecision = ops.resolve_precision(config.vae_precision, "vae_encoder")
+    backend = None if config.device == "cpu" else "cuda"
+    precision: VAEPrecision = ops.resolve_precision(config.vae_precision, "vae_encoder", backend)
     make = functools.partial(
         Game,
         players.vae,

@@ -92,8 +92,8 @@ def _do_row(run: Run, engine: StageEngine, temperature: float) -> None:
     path = row.folder / "temperature.json"
     record = row.record("evolve")
     assert record is not None
-    asked = {
-        "evolve": record["id"],
+    asked: dict[str, Any] = {
+        "evolve": record.get("id"),
         "dream_rollouts": config.dream_rollouts,
         "dream_seed": derive_seed(run.config.seed, "sweep/dream"),
         "episodes": config.episodes,
