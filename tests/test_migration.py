@@ -171,6 +171,7 @@ def test_an_evolution_that_was_begun_before_goes_on_bit_for_bit(tmp_path, toy, p
     if place == "game":
         config = dataclasses.replace(config, evolve_in="game")
         config = with_section(config, "game", max_steps=20, workers=1)
+        config = with_section(config, "dream", max_steps=20)  # it was one setting
     whole = write_small_run(tmp_path / "whole", config)
     run_stage("evolve", whole)
     cut = write_small_run(tmp_path / "cut", with_evolve(config, generations=2))

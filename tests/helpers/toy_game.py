@@ -1,5 +1,6 @@
 """A small game for tests, `toy_game:Toy-v0`; worker processes find this module, too."""
 
+import contextlib
 import os
 import pathlib
 import time
@@ -61,9 +62,10 @@ class Toy(gymnasium.Env):
         if self.slow:
             (pathlib.Path(self.slow) / f"begun-{os.getpid()}").touch()
             time.sleep(60)
-        if self.crash_once and self.t == 2 and not pathlib.Path(self.crash_once).exists():
-            pathlib.Path(self.crash_once).touch()
-            os._exit(9)
+        if self.crash_once and self.t == 2:
+            with contextlib.suppress(FileExistsError):  # one process alone makes the file
+                pathlib.Path(self.crash_once).touch(exist_ok=False)
+                os._exit(9)
         if self.seed == self.deadly_seed and self.t == 3:
             os._exit(7)
         if self.fail_at == self.t:

@@ -155,12 +155,10 @@ class DoomEngine:
 
     def _with_log(self, text: str) -> str:
         """Return the text and the last line that the engine has written, if there is one."""
-        lines = (
-            self._log.read_text(encoding="utf-8", errors="replace").split("\n")
-            if self._log.exists()
-            else []
-        )
-        said = [line.strip() for line in lines if line.strip()]
+        log = ""
+        with contextlib.suppress(FileNotFoundError):  # it is removed once the engine has ended
+            log = self._log.read_text(encoding="utf-8", errors="replace")
+        said = [line.strip() for line in log.split("\n") if line.strip()]
         return f"{text}; the engine's last line: {said[-1]}" if said else text
 
 
