@@ -9,6 +9,7 @@ from scipy import stats
 from small_worlds import small_world
 
 from worldmodels_fast.evaluation import evaluate as evaluation
+from worldmodels_fast.evaluation import open_loop
 from worldmodels_fast.evaluation.evaluate import evaluate_agent, evaluate_policies, evaluate_policy
 from worldmodels_fast.evaluation.fidelity.compare import fidelity
 from worldmodels_fast.evaluation.fidelity.row import FidelityRow, disagreements, fidelity_table
@@ -38,7 +39,7 @@ def in_process(monkeypatch):
     run_tasks.tasks = []
     monkeypatch.setattr(evaluation, "run_tasks", run_tasks)
     yield run_tasks
-    evaluation._environment.cache_clear()
+    open_loop._environment.cache_clear()
 
 
 def test_summary_is_what_it_says():

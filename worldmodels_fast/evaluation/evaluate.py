@@ -11,18 +11,13 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from worldmodels_fast import envs, ops
@@ -33,13 +28,18 @@ from worldmodels_fast.evaluation.finished_episodes import (
     OnEpisode,
     PlayerEpisodes,
 )
+from worldmodels_fast.evaluation.open_loop import (
+    PolicyEpisode,
+    episode_score,
+    episode_seeds,
+    play_policy_episode,
+)
 from worldmodels_fast.evaluation.scores import EpisodeScore, Evaluation
 from worldmodels_fast.rollout.encoder import VAEPrecision
 from worldmodels_fast.rollout.episodes import Episode, EpisodeResult
 from worldmodels_fast.rollout.slots import Latent
 from worldmodels_fast.utils.processes import run_tasks
 from worldmodels_fast.utils.progress import StageProgress
-from worldmodels_fast.utils.seeding import derive_seed
 from worldmodels_fast.world.world import World
 
 _DISTRIBUTIONS = ("worldmodels-fast", "vizdoom", "gymnasium", "torch", "numpy")
@@ -101,9 +101,9 @@ def evaluate_agent(
         ) as game:
 
             def add(index: int, result: EpisodeResult) -> None:
-                finished.add(0, _score(missing[index], played[index].env_seed, result))
+                finished.add(0, episode_score(missing[index], played[index].env_seed, result))
 
-            played = [Episode(*_seeds(seed, episode)) for episode in missing]
+            played = [Episode(*episode_seeds(seed, episode)) for episode in missing]
             params = world.controller.flat.detach().numpy()
             game.play(params[None], played, add)
     return finished.evaluations()[0]
@@ -160,7 +160,7 @@ def evaluate_policies(
         players.append(PlayerEpisodes(settings, episodes, path))
     finished = FinishedEpisodes(players, on_episode)
     tasks = [
-        _Task(
+        PolicyEpisode(
             number,
             episode,
             players[number].settings["player"],
@@ -171,7 +171,7 @@ def evaluate_policies(
         )
         for number, episode in finished.missing
     ]
-    for task, score in run_tasks(_play, tasks, workers=workers):
+    for task, score in run_tasks(play_policy_episode, tasks, workers=workers):
         finished.add(task.player, score)
     return dict(zip(dict.fromkeys(policies), finished.evaluations(), strict=True))
 
@@ -210,58 +210,6 @@ def _environment_settings(
         "seed": seed,
         "versions": versions,
     }
-
-
-def _seeds(seed: int, episode: int) -> tuple[int, int]:
-    """Return the seed that an episode's environment is reset with, and that of its player."""
-    env_seed = derive_seed(seed, "evaluate/environment", episode) % 2**31
-    return env_seed, derive_seed(seed, "evaluate/player", episode)
-
-
-def _score(episode: int, env_seed: int, result: EpisodeResult) -> EpisodeScore:
-    return EpisodeScore(episode, env_seed, result.score, result.steps, result.terminated)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One episode of an open-loop policy, for a worker; error messages show its repr."""
-
-    player: int
-    episode: int
-    policy: str
-    env_id: str
-    env_kwargs: dict[str, Any] = field(hash=False)
-    squash: Squash | None
-    seed: int
-
-
-def _play(task: _Task) -> EpisodeScore:
-    """Return the score of one episode (in a worker)."""
-    env_seed, player_seed = _seeds(task.seed, task.episode)
-    env = _environment(task.env_id, json.dumps(task.env_kwargs, sort_keys=True))
-    policy = make_policy(task.policy, task.squash)
-    policy.reset(np.random.default_rng(player_seed))
-    try:
-        env.reset(seed=env_seed)
-        score, steps, terminated, truncated = 0.0, 0, False, False
-        while not (terminated or truncated):
-            _, reward, terminated, truncated, _ = env.step(policy.act())
-            score += float(reward)
-            steps += 1
-    except Exception:
-        # The next try of this episode gets an environment that has not failed.
-        _environment.cache_clear()
-        env.close()
-        raise
-    return _score(task.episode, env_seed, EpisodeResult(score, steps, bool(terminated)))
-
-
-@lru_cache(maxsize=1)
-def _environment(env_id: str, env_kwargs: str) -> Any:
-    """Return this worker's environment: made once, closed when the process ends."""
-    env = envs.make_environment(env_id, **json.loads(env_kwargs))
-    Finalize(None, env.close, exitpriority=10)
-    return env
 
 
 def show_episode(progress: StageProgress, score: EpisodeScore, done: int, total: int) -> None:
