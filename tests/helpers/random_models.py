@@ -41,3 +41,11 @@ def random_spec(weights, features=("z", "c", "h"), **settings):
     return ops.ControllerSpec(
         features, weights.latent_dim, weights.hidden_dim, weights.action_dim, **settings
     )
+
+
+def dream_inputs(members, weights, **spec):
+    """Return a controller's form, parameters (members, n_params), and first latents' mu, logvar."""
+    spec = random_spec(weights, **spec)
+    params = 0.3 * normals(5, members, spec.n_params)
+    initial_mu = normals(6, 7, weights.latent_dim)
+    return spec, params, initial_mu, np.full_like(initial_mu, -1.0)

@@ -16,7 +16,7 @@ import time
 import numpy as np
 import pytest
 from backends import LEVELS
-from random_models import normals, random_spec, random_weights
+from random_models import dream_inputs, normals, random_spec, random_weights
 from scipy import stats
 from small_worlds import small_world
 
@@ -152,25 +152,6 @@ def step_inputs(weights, n, seed=1):
 
 def put_all(library, arrays):
     return [None if x is None else library.put(x) for x in arrays]
-
-
-def dream_inputs(members, weights, **spec):
-    spec = random_spec(weights, **spec)
-    params = 0.3 * normals(5, members, spec.n_params)
-    initial_mu = normals(6, 7, weights.latent_dim)
-    return spec, params, initial_mu, np.full_like(initial_mu, -1.0)
-
-
-@pytest.fixture(scope="module")
-def doom_like():
-    """Rollouts that end at very different times."""
-    return random_weights(17, 1, 33, 3, True, seed=1, done_bias=-4.0)
-
-
-@pytest.fixture(scope="module")
-def rewarding():
-    """The same with rewards."""
-    return random_weights(17, 1, 33, 3, True, seed=1, done_bias=-4.0, reward=True)
 
 
 # --- arrays on the device -------------------------------------------------------------------------

@@ -11,32 +11,13 @@ import time
 import numpy as np
 import pytest
 from backends import BACKENDS, COMBINATIONS, LEVELS, PRECISIONS
-from random_models import normals, random_spec, random_weights
+from random_models import dream_inputs, random_weights
 from scipy import stats
 
 from worldmodels_fast import ops, reference
 
 SETTINGS = {"rollouts": 16, "seed": 3, "temperature": 1.15, "max_steps": 60}
 LONG = {"rollouts": 1000, "max_steps": 100}
-
-
-def dream_inputs(members, weights, **spec):
-    spec = random_spec(weights, **spec)
-    params = 0.3 * normals(5, members, spec.n_params)
-    initial_mu = normals(6, 7, weights.latent_dim)
-    return spec, params, initial_mu, np.full_like(initial_mu, -1.0)
-
-
-@pytest.fixture(scope="module")
-def doom_like():
-    """Rollouts that end at very different times."""
-    return random_weights(17, 1, 33, 3, True, seed=1, done_bias=-4.0)
-
-
-@pytest.fixture(scope="module")
-def rewarding():
-    """The same with rewards."""
-    return random_weights(17, 1, 33, 3, True, seed=1, done_bias=-4.0, reward=True)
 
 
 @pytest.mark.parametrize(("backend", "precision"), COMBINATIONS)
